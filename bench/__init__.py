@@ -1,0 +1,1 @@
+"""Measure: timing, memory, power, accuracy, records, sweeps and reports."""

@@ -1,0 +1,1 @@
+"""Compose and start: the command line, configuration, hosts, and what a rank executes."""

@@ -1,0 +1,1 @@
+"""Move packets between ranks. Knows no network, no torch, no files."""

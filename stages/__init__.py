@@ -1,0 +1,1 @@
+"""What a rank computes, in frame order: source, preprocess, network, codec, postprocess, sink."""

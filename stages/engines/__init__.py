@@ -1,0 +1,1 @@
+"""One file per inference engine; the contract is in `stages/engine.py`."""
