@@ -15,7 +15,8 @@ class Observer(Protocol):
         """A lane waited: cause is `input`, `credit` or `queue`. `frame` is the one it had or got, -1 for none."""
 
     def transfer(self, edge: str, frame: int, kind: int, num_bytes: int, begin_ns: int, end_ns: int) -> None:
-        """A message: on the sender from posted to completed, on the receiver the time of arrival twice."""
+        """A message on an edge. On the sender: when it was posted and when its buffer was free again. On the receiver:
+        when it was posted, by the *sender's* clock, and when it had arrived, by its own."""
 
     def fate(self, frame: int, fate: str, reason: str, capture_ns: int, pts_ns: int, output_ns: int) -> None:
         """A frame ended: done, empty, dropped or failed."""

@@ -37,7 +37,7 @@ class TensorSpec:
     shape: tuple[int | None, ...]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Packet:
     """One frame on its way through a lane.
 

@@ -1,0 +1,269 @@
+"""The summary of a run, made from its journals alone: also of one that crashed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .intervals import overlap_share
+from .journal import read_journal
+from .percentile import percentiles
+
+SCHEMA_VERSION = 1
+SUMMARY = "summary.json"
+DETECTIONS = "detections.jsonl"
+FATES = ("done", "empty", "dropped", "failed")
+_FRAME_KIND = 1
+_NUM_WARM_UP = 5
+
+
+def complete_outputs(out: Path, error: str | None = None) -> dict[str, Any]:
+    """After the last frame, on the host of rank 0: a line for every dropped frame in `detections.jsonl`, in frame order,
+    and `summary.json`. Returns the summary. `error` is the sentence the run ended with."""
+    journals = load_journals(out)
+    _complete_detections(out / DETECTIONS, journals)
+    summary = summarize(journals, error)
+    _replace(out / SUMMARY, json.dumps(summary, indent=1) + "\n")
+    return summary
+
+
+def load_journals(out: Path) -> dict[int, list[dict[str, Any]]]:
+    """Rank -> lines of its journal."""
+    journals = {}
+    for path in sorted(out.glob("journal-rank*.jsonl")):
+        journals[int(path.stem.removeprefix("journal-rank"))] = list(read_journal(path))
+    return journals
+
+
+def summarize(journals: Mapping[int, list[dict[str, Any]]], error: str | None = None) -> dict[str, Any]:
+    """The summary as JSON values; times in ms, sizes in bytes. A value that could not be measured is None."""
+    begins = {rank: _first(lines, "begin") for rank, lines in journals.items()}
+    begin = next((facts for facts in begins.values() if facts), {})
+    offsets = clock_offsets(begins)
+    fates = [line for lines in journals.values() for line in lines if line["e"] == "fate"]
+    source_rank, sink_rank = begin.get("source_rank", 0), begin.get("sink_rank", 0)
+    same_host = _host(begins, source_rank) == _host(begins, sink_rank)
+    summary: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "error": error,
+        "placement": begin.get("placement"),
+        "wire": begin.get("wire"),
+        "overlap": begin.get("overlap"),
+        "policy": begin.get("policy"),
+        "source": begins.get(source_rank, {}).get("source"),
+        "counts": _counts(journals, fates),
+        "ranks": [_rank(rank, journals[rank], begins[rank]) for rank in sorted(journals)],
+        "fps": fps(fates),
+        "delay": _delay(fates, source_rank, sink_rank, same_host, offsets),
+        "edges": _edges(journals, begins, offsets),
+        "overlap_share": _overlap_share(journals, begins, offsets),
+        "wire_proof": _wire_proof(journals),
+        "environment": {str(rank): facts.get("environment") for rank, facts in begins.items()},
+    }
+    accuracy = [line for lines in journals.values() for line in lines if line["e"] == "accuracy"]
+    if accuracy:
+        summary["accuracy"] = {key: value for key, value in accuracy[-1].items() if key not in ("e", "t")}
+    return summary
+
+
+def clock_offsets(begins: Mapping[int, Mapping[str, Any]]) -> dict[int, tuple[int, int]]:
+    """Rank -> (its clock minus rank 0's, error bound), ns, along the edges; ranks of one host share a clock."""
+    pairs: dict[tuple[int, int], tuple[int, int]] = {}
+    for facts in begins.values():
+        for index, (round_trip, offset) in (facts.get("clocks") or {}).items():
+            sender, receiver = _ends(facts["edges"][index])
+            if _host(begins, sender) == _host(begins, receiver):
+                round_trip, offset = 0, 0
+            pairs[sender, receiver] = (offset, round_trip // 2)
+            pairs[receiver, sender] = (-offset, round_trip // 2)
+    offsets = {0: (0, 0)}
+    grown = True
+    while grown:
+        grown = False
+        for (a, b), (offset, bound) in pairs.items():
+            if a in offsets and b not in offsets:
+                offsets[b] = (offsets[a][0] + offset, offsets[a][1] + bound)
+                grown = True
+    return offsets
+
+
+def fps(fates: Iterable[Mapping[str, Any]]) -> float | None:
+    """Results per second between the first after the warm-up and the last; None with fewer than two."""
+    times = sorted(line["t"] for line in fates if line["x"] in ("done", "empty"))
+    if len(times) > 4 * _NUM_WARM_UP:
+        times = times[_NUM_WARM_UP:]
+    if len(times) < 2 or times[-1] == times[0]:
+        return None
+    return round((len(times) - 1) * 1e9 / (times[-1] - times[0]), 3)
+
+
+def _counts(journals: Mapping[int, list[dict[str, Any]]], fates: list[dict[str, Any]]) -> dict[str, int]:
+    """Captured frames by fate. `unfinished` were captured and have no fate: only after a crash."""
+    captured = 0
+    for lines in journals.values():
+        for line in lines:
+            if line["e"] == "end" and line.get("num_captured") is not None:
+                captured = line["num_captured"]
+            elif line["e"] in ("stage", "fate"):
+                captured = max(captured, line["f"] + 1)
+    counts = {"captured": captured}
+    for fate in FATES:
+        counts[fate] = sum(line["x"] == fate for line in fates)
+    counts["unfinished"] = captured - len({line["f"] for line in fates})
+    return counts
+
+
+def _rank(rank: int, lines: list[dict[str, Any]], begin: Mapping[str, Any]) -> dict[str, Any]:
+    services = defaultdict(list)
+    for line in lines:
+        if line["e"] == "stage":
+            services[line["n"]].append((line["t"] - line["b"]) / 1e6)
+    waits: dict[str, float] = defaultdict(float)
+    for line in lines:
+        if line["e"] == "wait":
+            waits[line["c"]] += (line["t"] - line["b"]) / 1e6
+    stream, end = _first(lines, "stream"), _first(lines, "end")
+    streamed_s = (end["t"] - stream["t"]) / 1e9 if stream and end else None
+    cpu_s = end.get("communication_cpu_s")
+    return {
+        "rank": rank,
+        "host": begin.get("host"),
+        "lanes": begin.get("lanes"),
+        "engine": begin.get("engine"),
+        "precision": begin.get("precision"),
+        "threads": begin.get("threads"),
+        "graph_bytes": begin.get("graph_bytes"),
+        "stages": [{"name": name, **percentiles(times)} for name, times in services.items()],
+        "waited_ms": {cause: round(total, 1) for cause, total in waits.items()},
+        "resident_bytes": end.get("resident_bytes"),
+        "peak_resident_bytes": end.get("peak_resident_bytes"),
+        "communication_cpu_share": round(cpu_s / streamed_s, 4) if cpu_s is not None and streamed_s else None,
+        "error": _first(lines, "error").get("text"),
+    }
+
+
+def _delay(
+    fates: list[dict[str, Any]],
+    source_rank: int,
+    sink_rank: int,
+    same_host: bool,
+    offsets: Mapping[int, tuple[int, int]],
+) -> dict[str, Any]:
+    """Capture to output, ms. Across hosts by the estimated offset between the clocks, with its error bound."""
+    bound_ns, offset_ns = 0, 0
+    if not same_host:
+        if source_rank not in offsets or sink_rank not in offsets:
+            return {"num": 0, "reason": "no clock offset between source and sink is known"}
+        offset_ns = offsets[sink_rank][0] - offsets[source_rank][0]
+        bound_ns = offsets[sink_rank][1] + offsets[source_rank][1]
+    delays = [(line["t"] - line["c"] - offset_ns) / 1e6 for line in fates if line["x"] in ("done", "empty")]
+    return {**percentiles(delays), "clock_error_ms": round(bound_ns / 1e6, 3)}
+
+
+def _edges(
+    journals: Mapping[int, list[dict[str, Any]]],
+    begins: Mapping[int, Mapping[str, Any]],
+    offsets: Mapping[int, tuple[int, int]],
+) -> list[dict[str, Any]]:
+    names = {name for facts in begins.values() for name in (facts.get("edges") or {}).values()}
+    edges = []
+    for name in sorted(names):
+        sender, receiver = _ends(name)
+        messages = [
+            line
+            for line in journals.get(receiver, [])
+            if line["e"] == "transfer" and line["n"] == name and line["k"] == _FRAME_KIND
+        ]
+        known = sender in offsets and receiver in offsets
+        offset = offsets[receiver][0] - offsets[sender][0] if known else 0
+        bound = offsets[receiver][1] + offsets[sender][1] if known else 0
+        transfers = [(line["t"] - offset - line["b"]) / 1e6 for line in messages] if known else []
+        sizes = [line["s"] for line in messages]
+        edges.append(
+            {
+                "name": name,
+                "num_messages": len(messages),
+                "bytes_per_frame": round(sum(sizes) / len(sizes), 1) if sizes else None,
+                "transfer": {**percentiles(transfers), "clock_error_ms": round(bound / 1e6, 3)},
+            }
+        )
+    return edges
+
+
+def _overlap_share(
+    journals: Mapping[int, list[dict[str, Any]]],
+    begins: Mapping[int, Mapping[str, Any]],
+    offsets: Mapping[int, tuple[int, int]],
+) -> float | None:
+    """Share of the time from first to last result's computing in which two ranks or more compute at once."""
+    busy = {}
+    for rank, lines in journals.items():
+        graphs = set(begins[rank].get("graphs") or ())
+        spans = [
+            (line["b"] - offsets[rank][0], line["t"] - offsets[rank][0])
+            for line in lines
+            if rank in offsets and line["e"] == "stage" and line["n"] in graphs
+        ]
+        if spans:
+            busy[rank] = spans
+    return overlap_share(list(busy.values())) if len(busy) > 1 else None
+
+
+def _wire_proof(journals: Mapping[int, list[dict[str, Any]]]) -> dict[str, int | None]:
+    """Bytes the interfaces sent while frames streamed, against the messages' own bytes. None: no network was named."""
+    payload = 0
+    interface: int | None = None
+    for rank, lines in journals.items():
+        payload += sum(line["s"] for line in lines if line["e"] == "transfer" and _ends(line["n"])[0] == rank)
+        first, last = _first(lines, "stream").get("tx_bytes"), _first(lines, "end").get("tx_bytes")
+        if first is not None and last is not None:
+            interface = (interface or 0) + last - first
+    return {"interface_bytes": interface, "payload_bytes": payload}
+
+
+def _complete_detections(path: Path, journals: Mapping[int, list[dict[str, Any]]]) -> None:
+    lines: dict[int, str] = {}
+    if path.exists():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines[int(json.loads(text)["frame"])] = text
+            except (ValueError, KeyError):
+                continue  # a line that a crash has cut off
+    for journal in journals.values():
+        for line in journal:
+            if line["e"] == "fate" and line["x"] == "dropped":
+                lines[line["f"]] = json.dumps(
+                    {
+                        "frame": line["f"],
+                        "capture_ns": line["c"],
+                        "pts_ns": line["p"],
+                        "fate": "dropped",
+                        "reason": line["r"],
+                        "detections": [],
+                    }
+                )
+    _replace(path, "".join(lines[frame] + "\n" for frame in sorted(lines)))
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def _first(lines: Iterable[dict[str, Any]], name: str) -> dict[str, Any]:
+    return next((line for line in lines if line["e"] == name), {})
+
+
+def _host(begins: Mapping[int, Mapping[str, Any]], rank: int) -> object:
+    return begins.get(rank, {}).get("host")
+
+
+def _ends(edge: str) -> tuple[int, int]:
+    """Sender and receiver from an edge's name, "0->1 features"."""
+    sender, receiver = edge.split(" ")[0].split("->")
+    return int(sender), int(receiver)

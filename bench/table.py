@@ -1,0 +1,83 @@
+"""The summary of a run as text for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def print_summary(summary: Mapping[str, Any], console: Console) -> None:
+    """Per-stage service times, transfers, rate, delay, memory and counts. A * marks a percentile of too few frames."""
+    table = Table(title=f"placement {summary['placement']}, wire {summary['wire']}, overlap {summary['overlap']}")
+    for name in ("rank", "host", "what"):
+        table.add_column(name)
+    for name in ("frames", "p50 ms", "p95 ms"):
+        table.add_column(name, justify="right")
+    for rank in summary["ranks"]:
+        for stage in rank["stages"]:
+            table.add_row(str(rank["rank"]), rank["host"], f"service {stage['name']}", *_cells(stage))
+    for edge in summary["edges"]:
+        size = edge["bytes_per_frame"]
+        what = f"transfer {edge['name'].split(' ', 1)[1]}" + (f", {_bytes(size)} a frame" if size else "")
+        table.add_row(edge["name"].split(" ")[0], "", what, *_cells(edge["transfer"]))
+    table.add_row("", "", "capture to output", *_cells(summary["delay"]))
+    console.print(table)
+    counts = summary["counts"]
+    text = ", ".join(f"{name} {counts[name]}" for name in ("captured", "done", "empty", "dropped", "failed"))
+    if counts["unfinished"]:
+        text += f", unfinished {counts['unfinished']}"
+    console.print(f"frames: {text}")
+    fps = summary["fps"]
+    console.print(
+        f"throughput: {fps:.1f} FPS" if fps is not None else "throughput: not measured (fewer than two results)"
+    )
+    if summary["overlap_share"] is not None:
+        console.print(f"overlap: both ranks compute during {100 * summary['overlap_share']:.0f} % of the time")
+    for rank in summary["ranks"]:
+        console.print(_rank_line(rank))
+    proof = summary["wire_proof"]
+    if proof["interface_bytes"] is not None:
+        console.print(
+            f"wire: the interfaces sent {_bytes(proof['interface_bytes'])}, the messages have {_bytes(proof['payload_bytes'])}"
+        )
+    if "accuracy" in summary:
+        console.print(
+            ", ".join(f"{name} {value:.3f}" for name, value in summary["accuracy"].items() if isinstance(value, float))
+        )
+    if any(row.get("weak") for row in _rows(summary)):
+        console.print("* fewer frames than this percentile needs (p95: 130, p99: 662)")
+
+
+def _rank_line(rank: Mapping[str, Any]) -> str:
+    parts = [f"rank {rank['rank']} on {rank['host']}:"]
+    if rank["engine"]:
+        parts.append(f"{rank['engine']} {rank['precision']}, {rank['threads']} thread(s),")
+    if rank["resident_bytes"] is not None:
+        parts.append(f"resident memory {_bytes(rank['resident_bytes'])}, peak {_bytes(rank['peak_resident_bytes'])},")
+        parts.append(f"graphs {_bytes(rank['graph_bytes'])}")
+    if rank["communication_cpu_share"] is not None:
+        parts.append(f", communication thread {100 * rank['communication_cpu_share']:.0f} % of a core")
+    return " ".join(parts).replace(" ,", ",")
+
+
+def _cells(row: Mapping[str, Any]) -> tuple[str, str, str]:
+    weak = row.get("weak") or ()
+    return str(row["num"]), *(
+        "-" if row.get(f"{name}_ms") is None else f"{row[f'{name}_ms']:.2f}{'*' if name in weak else ''}"
+        for name in ("p50", "p95")
+    )  # type: ignore[return-value]
+
+
+def _rows(summary: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    stages = [stage for rank in summary["ranks"] for stage in rank["stages"]]
+    return [*stages, *(edge["transfer"] for edge in summary["edges"]), summary["delay"]]
+
+
+def _bytes(count: float) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f} B"

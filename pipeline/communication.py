@@ -1,0 +1,163 @@
+"""The one thread of a rank that owns every MPI call while frames stream.
+
+A message above the eager limit only moves while somebody calls MPI on both sides. So no lane ever calls MPI: lanes hand
+buffers to this thread, which keeps all requests in flight and tests them together, sleeping in between. The sleep is
+short while messages move and grows when nothing does; a lane that posts something ends it at once.
+
+Measured with Open MPI 5 on two cores at 1 Gbit/s and 7 MB messages: 0.996 of the ideal throughput at 4 to 16 % of a core;
+Isend and Wait between computations reach half of it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from mpi4py import MPI
+
+from .clock import now_ns
+from .halt import Halt
+from .message import Buffer
+
+BUSY_POLL_S = 200e-6
+"""Sleep between tests while messages move, s."""
+IDLE_POLL_S = 2e-3
+"""Longest sleep between tests, s, reached after `_BUSY_FOR_NS` without a message."""
+_BUSY_FOR_NS = 100_000_000
+SWITCH_INTERVAL_S = 0.0005
+"""What a rank sets as the interpreter's switch interval, s: with the default of 5 ms, Python code in a stage would keep
+this thread from the interpreter lock for longer than a message takes."""
+
+
+@dataclass(slots=True)
+class _Request:
+    buffer: Buffer
+    peer: int
+    tag: int
+    is_send: bool
+    done: Callable[[int, int], None]
+
+
+class Communication:
+    """Sends and receives buffers for the lanes of one rank, from `start` until `stop`."""
+
+    def __init__(self, comm: MPI.Comm, halt: Halt) -> None:
+        self._comm = comm
+        self._halt = halt
+        self._new: deque[_Request] = deque()
+        # A lock as a binary semaphore: releasing it rings the bell, and acquiring it with a time limit sleeps until then.
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        self._ring_lock = threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="communication", daemon=True)
+        self._stopping = False
+        self._draining = False
+        self._started = False
+        self._active: list[_Request] = []
+        self._requests: list[MPI.Request] = []
+        self.cpu_s = 0.0
+        """CPU time this thread has used, s; final after `stop`."""
+        self.moved_ns = now_ns()
+        """When a message last began or ended, ns."""
+
+    def start(self) -> None:
+        """Start the thread; from now on nobody else on this rank calls MPI."""
+        self._started = True
+        self._thread.start()
+
+    def post_send(self, buffer: Buffer, peer: int, tag: int, done: Callable[[int, int], None]) -> None:
+        """Send `buffer` (all of it). `done(num_bytes, peer)` is called in this thread when the buffer is free again."""
+        self._post(_Request(buffer, peer, tag, True, done))
+
+    def post_receive(self, buffer: Buffer, peer: int, tag: int, done: Callable[[int, int], None]) -> None:
+        """Receive one message into `buffer`. `done(num_bytes, peer)` is called in this thread when it is there."""
+        self._post(_Request(buffer, peer, tag, False, done))
+
+    def stop(self, *, drain: bool, timeout_s: float = 5.0) -> bool:
+        """End the thread. With `drain` it first completes every send; receives that are still open are cancelled.
+
+        Returns False when the thread did not end in time (a send that nobody takes).
+        """
+        if not self._started:
+            return True
+        self._draining = drain
+        self._stopping = True
+        self._ring()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _post(self, request: _Request) -> None:
+        self._new.append(request)
+        self._ring()
+
+    def _ring(self) -> None:
+        with self._ring_lock:
+            if self._bell.locked():
+                self._bell.release()
+
+    def _run(self) -> None:
+        try:
+            self._loop()
+        except BaseException as error:
+            self._halt.stop(error)
+        finally:
+            self._cancel()
+            self.cpu_s = time.thread_time()
+
+    def _loop(self) -> None:
+        poll_s = BUSY_POLL_S
+        rounds = 0
+        while True:
+            moved = self._start_new() + self._finish_some()
+            if self._stopping and not (self._draining and (self._new or any(r.is_send for r in self._active))):
+                return
+            if moved:
+                self.moved_ns = now_ns()
+                poll_s = BUSY_POLL_S
+                continue
+            if poll_s < IDLE_POLL_S and now_ns() - self.moved_ns > _BUSY_FOR_NS:
+                poll_s = min(2 * poll_s, IDLE_POLL_S)
+            rounds += 1
+            if rounds % 256 == 0:
+                self.cpu_s = time.thread_time()
+            self._bell.acquire(timeout=poll_s)
+
+    def _start_new(self) -> int:
+        num = 0
+        while self._new:
+            request = self._new.popleft()
+            start = self._comm.Isend if request.is_send else self._comm.Irecv
+            self._requests.append(start([request.buffer, MPI.BYTE], request.peer, request.tag))
+            self._active.append(request)
+            num += 1
+        return num
+
+    def _finish_some(self) -> int:
+        if not self._requests:
+            return 0
+        statuses: list[MPI.Status] = []
+        indices = MPI.Request.Testsome(self._requests, statuses)
+        if not indices:
+            return 0
+        # Statuses come in the order of the indices. Requests that are done leave the lists; the order of the rest stays.
+        finished = dict(zip(indices, statuses, strict=False))
+        done = [(self._active[index], finished[index]) for index in sorted(finished)]
+        self._requests = [request for index, request in enumerate(self._requests) if index not in finished]
+        self._active = [request for index, request in enumerate(self._active) if index not in finished]
+        for request, status in done:
+            if request.is_send:
+                request.done(request.buffer.size, request.peer)
+            else:
+                request.done(status.Get_count(MPI.BYTE), status.Get_source())
+        return len(done)
+
+    def _cancel(self) -> None:
+        for request, posted in zip(self._requests, self._active, strict=True):
+            if not posted.is_send:
+                request.Cancel()
+                request.Wait()
+        self._requests = []
+        self._active = []

@@ -1,0 +1,101 @@
+"""What a receiver tells its sender: how far it has come and how much more may come.
+
+Credits count frames and bytes. Frames, because every message needs a posted buffer; bytes in flight, because a slow link
+would otherwise fill with old frames: the window is what the link carries in one round trip and one frame, in whole frames.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+import struct
+import zlib
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from .errors import MessageError
+from .message import Buffer
+
+_CREDIT = struct.Struct("<4sqqqq")
+_CRC = struct.Struct("<I")
+_MAGIC = b"SPLC"
+CREDIT_BYTES = _CREDIT.size + _CRC.size
+
+MIN_DEPTH_SMALL = 8
+"""Depth for messages so small that they cannot fill a link with old frames: a return edge of detections must cover all
+frames that are in flight forward."""
+SMALL_BYTES = 65_536
+_NEGLIGIBLE = 0.005
+"""Share of the pace below which waiting one round trip per frame does not show."""
+_POLLS_NS = 600_000
+"""What two communication threads add to a round trip by sleeping between tests, ns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """Cumulative counts since the start of the edge, and the window."""
+
+    granted_frames: int
+    """So many messages may be sent in all."""
+    arrived_frames: int
+    arrived_bytes: int
+    window_bytes: int
+    """So many bytes may be under way; one message always may."""
+
+    def pack(self) -> Buffer:
+        """As bytes for the wire."""
+        body = _CREDIT.pack(_MAGIC, self.granted_frames, self.arrived_frames, self.arrived_bytes, self.window_bytes)
+        return np.frombuffer(body + _CRC.pack(zlib.crc32(body)), np.uint8).copy()
+
+    @staticmethod
+    def parse(buffer: Buffer, num_bytes: int, where: str) -> Credit:
+        """From bytes; MessageError naming the edge when they are not a credit."""
+        if num_bytes != CREDIT_BYTES:
+            raise MessageError(f"{where}: a credit of {num_bytes} bytes, {CREDIT_BYTES} are expected")
+        body = buffer[: _CREDIT.size].tobytes()
+        magic, granted, arrived_frames, arrived_bytes, window = _CREDIT.unpack(body)
+        if magic != _MAGIC or _CRC.unpack_from(buffer.data, _CREDIT.size)[0] != zlib.crc32(body):
+            raise MessageError(f"{where}: a credit's checksum does not match, its bytes were changed on the way")
+        return Credit(granted, arrived_frames, arrived_bytes, window)
+
+
+class Depth:
+    """How many frames an edge keeps under way: 1 + ceil(round trip / pace), from what is measured.
+
+    The pace is the median time between the last arrivals. It settles from below: with too few frames under way the pace is
+    slower than the link, the quotient still grows by at least one, and so does the depth until the link is full.
+    """
+
+    def __init__(self, round_trip_ns: int, eager_limit_bytes: int, max_depth: int) -> None:
+        self._round_trip_ns = round_trip_ns + _POLLS_NS
+        self._eager_limit_bytes = eager_limit_bytes
+        self._max_depth = max_depth
+        self._arrivals: deque[int] = deque(maxlen=9)
+        self._sizes: deque[int] = deque(maxlen=8)
+        self.frames = 2
+        """Frames that may be under way, at least 1."""
+
+    def arrived(self, num_bytes: int, time_ns: int) -> None:
+        """A message of `num_bytes` arrived at `time_ns`."""
+        self._arrivals.append(time_ns)
+        self._sizes.append(num_bytes)
+        largest = max(self._sizes)
+        if largest <= SMALL_BYTES:
+            self.frames = min(MIN_DEPTH_SMALL, self._max_depth)
+            return
+        if len(self._arrivals) < 3:
+            return
+        times = list(self._arrivals)
+        pace_ns = statistics.median(b - a for a, b in itertools.pairwise(times))
+        # Above the eager limit a message first asks and then sends: two round trips.
+        round_trip_ns = self._round_trip_ns * (1 if largest <= self._eager_limit_bytes else 2)
+        share = round_trip_ns / max(pace_ns, 1)
+        self.frames = 1 if share < _NEGLIGIBLE else min(1 + math.ceil(share), self._max_depth)
+
+    @property
+    def window_bytes(self) -> int:
+        """The window in bytes: `frames` of the largest recent messages; unlimited before the first."""
+        return self.frames * max(self._sizes) if self._sizes else 1 << 62

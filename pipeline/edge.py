@@ -1,0 +1,41 @@
+"""A directed connection between two lanes on different ranks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .packet import Kind, Packet
+
+FIRST_TAG = 16
+"""Tags below are the launcher's; edge i has 16 + 2 i for messages and the next one for credits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A directed connection between a lane on one rank and a lane on another."""
+
+    index: int
+    sender: int
+    receiver: int
+    tensors: tuple[str, ...]
+    """Names of the tensors of a frame, in message order."""
+    max_message_bytes: int
+    """Largest payload, bytes."""
+    payload_crc: bool = False
+    eager_limit_bytes: int = 65_536
+    """What MPI sends without asking first, bytes."""
+
+    @property
+    def name(self) -> str:
+        """For messages and journals: "0->1 features"."""
+        return f"{self.sender}->{self.receiver} {'+'.join(self.tensors)}"
+
+    @property
+    def tag(self) -> int:
+        """Tag of the messages; credits use the next one."""
+        return FIRST_TAG + 2 * self.index
+
+
+def end_packet() -> Packet:
+    """The last packet of an edge."""
+    return Packet(-1, 0, 0, (0, 0), kind=Kind.END)
