@@ -27,8 +27,10 @@ _SHORTEST_WAIT_NS = 100_000
 class Journal:
     """An observer that hands its lines to `ship` at least each second and on `flush`. Safe to call from any thread."""
 
-    def __init__(self, ship: Callable[[bytes], None]) -> None:
+    def __init__(self, ship: Callable[[bytes], None], on_error: Callable[[BaseException], None]) -> None:
+        """`on_error` hears of a `ship` that failed in the journal's own thread."""
         self._ship = ship
+        self._on_error = on_error
         self._lock = threading.Lock()
         self._shipping = threading.Lock()
         self._lines: list[str] = []
@@ -66,6 +68,12 @@ class Journal:
             if lines:
                 self._ship(("\n".join(lines) + "\n").encode())
 
+    def redirect(self, ship: Callable[[bytes], None]) -> None:
+        """Flush to where lines went until now; later ones go to `ship`."""
+        self.flush()
+        with self._shipping:
+            self._ship = ship
+
     def close(self) -> None:
         """Flush and stop the thread."""
         self._closed.set()
@@ -78,7 +86,11 @@ class Journal:
 
     def _flush_often(self) -> None:
         while not self._closed.wait(FLUSH_S):
-            self.flush()
+            try:
+                self.flush()
+            except Exception as error:
+                self._on_error(error)
+                return
 
 
 def read_journal(path: Path) -> Iterator[dict[str, object]]:

@@ -211,7 +211,7 @@ def solo_ms(engine: TestEngine, comm: MPI.Comm, num_runs: int = 9) -> float:
     return statistics.median(times)
 
 
-def run(config: OverlapConfig, comm: MPI.Comm) -> dict[str, float | str | int] | None:
+def run(config: OverlapConfig, comm: MPI.Comm) -> dict[str, object] | None:
     """One measurement; the result on rank 0, None on rank 1. Raises what a lane raised."""
     is_edge = comm.rank == 0
     engine = TestEngine(
@@ -257,8 +257,10 @@ def run(config: OverlapConfig, comm: MPI.Comm) -> dict[str, float | str | int] |
     lane.join()
     if halt.error is not None:
         raise halt.error
-    communication.stop(drain=True)
     end_ns = now_ns()
+    if config.overlap == "full":
+        communication.finish()
+        communication.join(60)
     # Each rank reports by its own clock: the edge's begin and the tail's end differ from it by a barrier at most.
     facts = np.array([end_ns - begin_ns, communication.cpu_s * 1e9, (time.process_time() - cpu_begin) * 1e9], np.int64)
     if not is_edge:

@@ -98,7 +98,7 @@ def fps(fates: Iterable[Mapping[str, Any]]) -> float | None:
         times = times[_NUM_WARM_UP:]
     if len(times) < 2 or times[-1] == times[0]:
         return None
-    return round((len(times) - 1) * 1e9 / (times[-1] - times[0]), 3)
+    return round((len(times) - 1) * 1e9 / float(times[-1] - times[0]), 3)
 
 
 def _counts(journals: Mapping[int, list[dict[str, Any]]], fates: list[dict[str, Any]]) -> dict[str, int]:

@@ -42,7 +42,7 @@ class _Request:
 
 
 class Communication:
-    """Sends and receives buffers for the lanes of one rank, from `start` until `stop`."""
+    """Sends and receives buffers for the lanes of one rank, from `start` until all ranks have called `finish`."""
 
     def __init__(self, comm: MPI.Comm, halt: Halt) -> None:
         self._comm = comm
@@ -53,13 +53,13 @@ class Communication:
         self._bell.acquire()
         self._ring_lock = threading.Lock()
         self._thread = threading.Thread(target=self._run, name="communication", daemon=True)
-        self._stopping = False
-        self._draining = False
+        self._finishing = False
+        self._barrier: MPI.Request | None = None
         self._started = False
         self._active: list[_Request] = []
         self._requests: list[MPI.Request] = []
         self.cpu_s = 0.0
-        """CPU time this thread has used, s; final after `stop`."""
+        """CPU time this thread has used, s; final after `join`."""
         self.moved_ns = now_ns()
         """When a message last began or ended, ns."""
 
@@ -76,18 +76,25 @@ class Communication:
         """Receive one message into `buffer`. `done(num_bytes, peer)` is called in this thread when it is there."""
         self._post(_Request(buffer, peer, tag, False, done))
 
-    def stop(self, *, drain: bool, timeout_s: float = 5.0) -> bool:
-        """End the thread. With `drain` it first completes every send; receives that are still open are cancelled.
+    def finish(self) -> None:
+        """This rank has nothing more to send: complete what is under way, wait for the other ranks, then end the thread.
 
-        Returns False when the thread did not end in time (a send that nobody takes).
+        Returns at once; `join` waits. Until all ranks have called it this one keeps receiving, so that no send of another
+        rank waits for a receive that is gone. Receives that are still open then are cancelled.
         """
-        if not self._started:
-            return True
-        self._draining = drain
-        self._stopping = True
+        self._finishing = True
         self._ring()
-        self._thread.join(timeout_s)
+
+    def join(self, timeout_s: float) -> bool:
+        """Wait for the thread's end; False when it is still at work after `timeout_s`."""
+        if self._started:
+            self._thread.join(timeout_s)
         return not self._thread.is_alive()
+
+    def state(self) -> str:
+        """What it does now, for the message of a stall."""
+        num_sends = sum(request.is_send for request in self._active)
+        return f"communication has {num_sends} messages under way and waits for the other ranks to end"
 
     def _post(self, request: _Request) -> None:
         self._new.append(request)
@@ -112,7 +119,7 @@ class Communication:
         rounds = 0
         while True:
             moved = self._start_new() + self._finish_some()
-            if self._stopping and not (self._draining and (self._new or any(r.is_send for r in self._active))):
+            if self._finishing and self._is_finished():
                 return
             if moved:
                 self.moved_ns = now_ns()
@@ -124,6 +131,14 @@ class Communication:
             if rounds % 256 == 0:
                 self.cpu_s = time.thread_time()
             self._bell.acquire(timeout=poll_s)
+
+    def _is_finished(self) -> bool:
+        """All sends are complete, here and on all other ranks."""
+        if self._barrier is None:
+            if self._new or any(request.is_send for request in self._active):
+                return False
+            self._barrier = self._comm.Ibarrier()
+        return bool(self._barrier.Test())
 
     def _start_new(self) -> int:
         num = 0

@@ -27,7 +27,7 @@ CREDIT_BYTES = _CREDIT.size + _CRC.size
 MIN_DEPTH_SMALL = 8
 """Depth for messages so small that they cannot fill a link with old frames: a return edge of detections must cover all
 frames that are in flight forward."""
-SMALL_BYTES = 65_536
+SMALL_BYTES = 8192
 _NEGLIGIBLE = 0.005
 """Share of the pace below which waiting one round trip per frame does not show."""
 _POLLS_NS = 600_000
@@ -48,7 +48,8 @@ class Credit:
     def pack(self) -> Buffer:
         """As bytes for the wire."""
         body = _CREDIT.pack(_MAGIC, self.granted_frames, self.arrived_frames, self.arrived_bytes, self.window_bytes)
-        return np.frombuffer(body + _CRC.pack(zlib.crc32(body)), np.uint8).copy()
+        raw: Buffer = np.frombuffer(body + _CRC.pack(zlib.crc32(body)), np.uint8)
+        return raw
 
     @staticmethod
     def parse(buffer: Buffer, num_bytes: int, where: str) -> Credit:

@@ -1,0 +1,214 @@
+"""From a placement to running lanes: the stages, channels and lanes of one rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from mpi4py import MPI
+
+from ..pipeline.baselines import BaselineInbound, BaselineOutbound
+from ..pipeline.clock import now_ns
+from ..pipeline.communication import Communication
+from ..pipeline.edge import Edge
+from ..pipeline.endpoint import Inbound, Outbound
+from ..pipeline.halt import Halt
+from ..pipeline.lane import Lane
+from ..pipeline.local_channel import LocalChannel, Policy
+from ..pipeline.message import aligned
+from ..pipeline.mpi_channel import MpiInbound, MpiOutbound
+from ..pipeline.observer import Observer
+from ..pipeline.packet import Packet
+from ..pipeline.placement import (
+    ENCODE_JPEG,
+    POSTPROCESS,
+    PREPROCESS,
+    SINK,
+    SOURCE,
+    LanePlan,
+)
+from ..pipeline.stage import Chain, Stage
+from ..stages.bundle import WIRE_SUFFIXES, Bundle, WireType
+
+MAX_IMAGE_BYTES = 64 << 20
+"""Largest native image that may cross ranks, bytes. Its buffers are only touched as far as images fill them."""
+DETECTION_TENSORS = ("boxes", "scores", "labels")
+_MIN_EDGE_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What all ranks of a run agree on."""
+
+    lanes: tuple[LanePlan, ...]
+    bundle: Bundle
+    wire: WireType
+    image_wire: Literal["jpeg", "raw"]
+    overlap: Literal["full", "naive", "blocking"]
+    policy: Policy
+    payload_crc: bool
+    eager_limit_bytes: int
+
+    def crosses(self, lane: LanePlan) -> bool:
+        """Whether what leaves this lane goes to another rank."""
+        return lane.outbound is not None and self.lanes[lane.outbound].rank != lane.rank
+
+    def contents(self, lane: LanePlan) -> tuple[str, ...]:
+        """Names of the tensors that leave a lane."""
+        graphs = {stage.name: stage for stage in self.bundle.stages}
+        stages = lane.stages
+        while not stages and lane.inbound is not None:
+            lane = self.lanes[lane.inbound]
+            stages = lane.stages
+        last = stages[-1]
+        if last == SOURCE:
+            return ("image",)
+        if last == PREPROCESS:
+            return ("pixels",)
+        if last == ENCODE_JPEG:
+            return ("jpeg",)
+        if last == POSTPROCESS:
+            return DETECTION_TENSORS
+        graph = graphs[last]
+        if not graph.wire_tensors:
+            return tuple(output.name for output in graph.outputs)
+        suffixes = WIRE_SUFFIXES[self.wire] if self.crosses(lane) else ("",)
+        return tuple(name + suffix for name in graph.wire_tensors for suffix in suffixes)
+
+    def edge_tensors(self, lane: LanePlan) -> tuple[str, ...]:
+        """The same on an edge between ranks, where an image may be compressed."""
+        names = self.contents(lane)
+        return ("jpeg",) if names in (("pixels",), ("image",)) and self.image_wire == "jpeg" else names
+
+    def max_message_bytes(self, lane: LanePlan) -> int:
+        """Largest payload that can leave a lane, bytes."""
+        names = self.contents(lane)
+        graphs = {stage.name: stage for stage in self.bundle.stages}
+        if names in (("image",), ("jpeg",)):
+            return MAX_IMAGE_BYTES
+        if names == ("pixels",):
+            height, width = self.bundle.preprocess.size or (self.bundle.preprocess.max_long_side,) * 2
+            return max(_MIN_EDGE_BYTES, 3 * height * width)
+        if names == DETECTION_TENSORS:
+            shape = self.bundle.stages[-1].outputs[0].shape
+            return max(_MIN_EDGE_BYTES, sum(aligned(int(shape[1]) * size) for size in (16, 4, 4)))
+        graph = graphs[lane.stages[-1]]
+        if graph.wire_tensors:
+            return aligned(graph.max_wire_bytes) + len(names) * aligned(1)
+        return sum(aligned(4 * int(np.prod([int(size) for size in output.shape]))) for output in graph.outputs)
+
+    def edges(self) -> dict[int, Edge]:
+        """The edges between ranks, by the index of the sending lane."""
+        crossing = [(index, lane) for index, lane in enumerate(self.lanes) if self.crosses(lane)]
+        return {
+            index: Edge(
+                number,
+                lane.rank,
+                self.lanes[index + 1].rank,
+                self.edge_tensors(lane),
+                self.max_message_bytes(lane),
+                self.payload_crc,
+                self.eager_limit_bytes,
+            )
+            for number, (index, lane) in enumerate(crossing)
+        }
+
+    def decodes(self, lane: LanePlan) -> tuple[str, ...]:
+        """Wire tensors that a lane must turn back into float32 before its first stage."""
+        if lane.inbound is None or self.wire == "fp32" or not lane.stages:
+            return ()
+        before = self.lanes[lane.inbound]
+        if not self.crosses(before):
+            return ()
+        graph = next((stage for stage in self.bundle.stages if before.stages and stage.name == before.stages[-1]), None)
+        return graph.wire_tensors if graph is not None else ()
+
+
+@dataclass(slots=True)
+class Parts:
+    """What a rank's own stages are made from; made by the launcher for the stages this rank has."""
+
+    stage: Callable[[str, LanePlan], Stage]
+    """A stage by its name in the plan."""
+    encode_jpeg: Callable[[str], Stage]
+    decode_jpeg: Callable[[str], Stage]
+    decode: Callable[[tuple[str, ...]], Stage]
+    source: Inbound | None
+    sink: Outbound | None
+    on_drop: Callable[[Packet, str], None]
+
+
+def build_lanes(
+    run: Run,
+    rank: int,
+    parts: Parts,
+    comm: MPI.Comm,
+    communication: Communication,
+    round_trips_ns: Mapping[int, int],
+    halt: Halt,
+    observer: Observer,
+) -> Sequence[Lane]:
+    """The lanes of `rank`, ready to start. `round_trips_ns` is by edge index."""
+    edges = run.edges()
+    local: dict[int, LocalChannel] = {}
+    lanes = []
+    for index, plan in enumerate(run.lanes):
+        if plan.rank != rank:
+            continue
+        stages: list[Stage] = []
+        inbound: Inbound
+        if plan.inbound is None:
+            assert parts.source is not None
+            inbound = parts.source
+        elif plan.inbound in edges:
+            edge = edges[plan.inbound]
+            inbound = (
+                MpiInbound(edge, communication, halt, observer, round_trips_ns[edge.index])
+                if run.overlap == "full"
+                else BaselineInbound(comm, edge, halt, observer, blocking=run.overlap == "blocking")
+            )
+            before = run.contents(run.lanes[plan.inbound])
+            if edge.tensors != before:
+                stages.append(parts.decode_jpeg(before[0]))
+            if names := run.decodes(plan):
+                stages.append(parts.decode(names))
+        else:
+            inbound = local[plan.inbound]
+        stages.extend(parts.stage(name, plan) for name in plan.stages if name not in (SOURCE, SINK))
+        outbound: Outbound
+        if plan.outbound is None:
+            assert parts.sink is not None
+            outbound = parts.sink
+        elif index in edges:
+            edge = edges[index]
+            if edge.tensors != run.contents(plan):
+                stages.append(parts.encode_jpeg(run.contents(plan)[0]))
+            outbound = (
+                MpiOutbound(edge, communication, halt, observer)
+                if run.overlap == "full"
+                else BaselineOutbound(comm, edge, halt, observer, blocking=run.overlap == "blocking")
+            )
+        else:
+            is_source = plan.inbound is None
+            local[index] = LocalChannel(
+                plan.name,
+                halt,
+                observer,
+                policy=run.policy if is_source else "wait",
+                on_drop=parts.on_drop if is_source else None,
+            )
+            outbound = local[index]
+        lanes.append(Lane(plan.name, inbound, Chain(stages, observer), outbound, halt))
+    return lanes
+
+
+class Drops:
+    """Gives dropped frames their fate."""
+
+    def __init__(self, observer: Observer) -> None:
+        self._observer = observer
+
+    def __call__(self, packet: Packet, reason: str) -> None:
+        self._observer.fate(packet.frame, "dropped", reason, packet.capture_ns, packet.pts_ns, now_ns())

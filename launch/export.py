@@ -1,0 +1,74 @@
+"""The verb `export`: options to a bundle."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from rich.console import Console
+
+from ..pipeline.errors import ConfigError, UsageError
+
+CUTS = ("c5", "projection", "memory")
+
+
+def export_verb(
+    detector: str,
+    out: Path,
+    weights: str | None,
+    size: str,
+    cut: str,
+    opset: int,
+    seed: int,
+    torch_engine: bool,
+    console: Console,
+) -> None:
+    """Export and say what was made. Raises ConfigError for options that do not parse."""
+    try:
+        import onnx  # noqa: F401
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise UsageError("export needs torch and onnx; add them with: pip install 'splitrail[torch]'") from error
+    from ..models.export import export_bundle
+
+    with console.status(f"exporting {detector}"):
+        bundle = export_bundle(
+            detector,
+            out,
+            weights=weights,
+            size=parse_size(size),
+            cuts=parse_cuts(cut),
+            opset=opset,
+            seed=seed,
+            include_torch=torch_engine,
+        )
+    for stage in bundle.stages:
+        wire = ", ".join(stage.wire_tensors) or ", ".join(tensor.name for tensor in stage.outputs)
+        console.print(
+            f"{stage.name}: {stage.num_parameters:,} parameters, {stage.num_macs / 1e9:.2f} GMAC, ends in {wire}",
+            highlight=False,
+        )
+    console.print(f"{out}: {detector}, opset {bundle.opset}, {bundle.trained or 'random weights'}", highlight=False)
+
+
+def parse_size(text: str) -> tuple[int, int] | None:
+    """HxW, or dynamic."""
+    if text == "dynamic":
+        return None
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None:
+        raise ConfigError(f"--size {text!r} is neither HxW (such as 480x640) nor dynamic")
+    return int(match[1]), int(match[2])
+
+
+def parse_cuts(text: str) -> tuple[str, ...]:
+    """Cuts in order, joined by commas, or none."""
+    if text == "none":
+        return ()
+    cuts = tuple(text.split(","))
+    unknown = [cut for cut in cuts if cut not in CUTS]
+    if unknown:
+        raise ConfigError(
+            f"--cut {unknown[0]!r} is unknown; cuts are {', '.join(CUTS)}, several joined by commas, or none"
+        )
+    return cuts

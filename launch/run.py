@@ -1,0 +1,232 @@
+"""`splitrail run`: from a configuration to running ranks and a printed summary. Starts mpirun itself."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ..bench.summary import DETECTIONS, SUMMARY, complete_outputs
+from ..bench.table import print_summary
+from ..pipeline.errors import ConfigError, HostError
+from ..pipeline.placement import Placement
+from ..stages.bundle import Bundle
+from ..stages.cache import cache_folder
+from .assemble import Run
+from .bench_overlap import eager_limit_for
+from .config import RunConfig, bundle_folder
+from .hostfile import Host, Hosts
+from .link import Link
+from .mpirun import MpiInstallation, RankSpec, build_command, detect_mpi
+from .mpirun_process import MpirunProcess
+from .netns import TwoHosts
+from .progress import RunProgress
+
+CONFIG = "run.json"
+MPIRUN_LOG = "mpirun.log"
+_POLL_S = 0.1
+
+
+def start(
+    config: RunConfig,
+    *,
+    hostfile: Path | None = None,
+    link: Link | None = None,
+    dry_run: bool = False,
+    as_json: bool = False,
+    show_table: bool = True,
+) -> int:
+    """Run and print; returns the exit code: 0, 1 (a rank failed), 2 (mendable) or 130 (interrupted).
+
+    What can be known before mpirun starts is checked here: the placement, the bundle, the hosts and their versions.
+    """
+    link = link or Link()
+    placement = config.resolve_placement()
+    bundle = Bundle.load(bundle_folder(config.bundle), verify=False)
+    placement.lanes([stage.name for stage in bundle.stages])
+    installation = detect_mpi()
+    out = Path(config.out).absolute()
+    if link.netns and hostfile is not None:
+        raise ConfigError("--netns makes its own two hosts; leave --hostfile out")
+    with _hosts(hostfile, link, out, dry_run) as (hosts, two):
+        ranks = _hosts_of_ranks(placement, hosts)
+        if hosts is not None and two is None and not dry_run:
+            from .probe import compare_versions, probe_hosts
+
+            compare_versions(probe_hosts(hosts))
+        config = config.model_copy(
+            update={
+                "out": str(out),
+                "bundle": str(bundle_folder(config.bundle).absolute()),
+                "hosts": tuple(host.name for host in ranks) if hosts is not None and two is not None else (),
+                "cidr": hosts.network if hosts is not None else None,
+                "eager_limit_bytes": _eager_limit(config, placement, bundle),
+            }
+        )
+        command = _command(config, installation, hosts, two, ranks, out / CONFIG)
+        if dry_run:
+            print(shlex.join(command))
+            return 0
+        _prepare(out, config)
+        return _supervise(command, two, out, as_json=as_json, show_table=show_table)
+
+
+@contextlib.contextmanager
+def _hosts(
+    hostfile: Path | None, link: Link, out: Path, dry_run: bool
+) -> Iterator[tuple[Hosts | None, TwoHosts | None]]:
+    """The hosts of the run: of the hostfile, two on this machine, or None for this machine alone."""
+    if link.netns:
+        # The far host sees none of this: neither what a run writes nor the bundles a host has been sent.
+        two = TwoHosts(link.rate, link.delay_ms, hide=[] if dry_run else [out, cache_folder()])
+        if dry_run:
+            raise ConfigError("--dry-run cannot show a run over --netns: its hosts do not exist yet")
+        with two:
+            yield two.hosts, two
+    elif hostfile is not None:
+        hosts = Hosts.load(hostfile)
+        yield (None if all(host.is_here for host in hosts) else hosts), None
+    else:
+        yield None, None
+
+
+def _hosts_of_ranks(placement: Placement, hosts: Hosts | None) -> list[Host]:
+    """The host of each rank: lines of the hostfile in order, each for as many ranks as it takes."""
+    if hosts is None:
+        return [Host("localhost")] * placement.num_ranks
+    lines = list(hosts)
+    if len(lines) > placement.num_ranks:
+        lines = lines[: placement.num_ranks]
+    # One rank a host while there are hosts; what is left goes to hosts with slots to spare, from the last one on.
+    ranks = list(lines)
+    spare = [host for host in reversed(lines) for _ in range(host.slots - 1)]
+    missing = placement.num_ranks - len(ranks)
+    if missing > len(spare):
+        raise ConfigError(
+            f"placement {placement.name} needs {placement.num_ranks} ranks and {hosts.origin} has "
+            f"{len(lines) + len(spare)} slots; add hosts or slots"
+        )
+    ranks += spare[:missing]
+    if not ranks[0].is_here and hosts.network is not None and ranks[0].name != "edge":
+        raise HostError(
+            f"rank 0 belongs on {ranks[0].name} and this is another host; start the run there, where the results go"
+        )
+    return ranks
+
+
+def _eager_limit(config: RunConfig, placement: Placement, bundle: Bundle) -> int:
+    run = Run(
+        placement.lanes([stage.name for stage in bundle.stages]),
+        bundle,
+        config.wire,
+        config.image_wire,
+        config.overlap,
+        "wait",
+        config.payload_crc,
+        config.eager_limit_bytes,
+    )
+    largest = [edge.max_message_bytes for edge in run.edges().values()]
+    return eager_limit_for(max(largest, default=0))
+
+
+def _command(
+    config: RunConfig,
+    installation: MpiInstallation,
+    hosts: Hosts | None,
+    two: TwoHosts | None,
+    ranks: list[Host],
+    config_path: Path,
+) -> list[str]:
+    specs = []
+    for number, host in enumerate(ranks):
+        program: tuple[str, ...] = (host.python or sys.executable, "-m", "splitrail", "rank")
+        if number == 0:
+            program += ("--config", str(config_path))
+        specs.append(RankSpec(host.name if hosts is not None else None, program))
+    prefixes = {host.prefix for host in ranks if host.prefix is not None and not host.is_here}
+    if len(prefixes) > 1:
+        raise ConfigError("mpirun takes one prefix for all other hosts; install Open MPI in the same folder on them")
+    return build_command(
+        installation,
+        specs,
+        network=hosts.network if hosts is not None else None,
+        agent=two.agent if two is not None else None,
+        prefix=next(iter(prefixes), None),
+        eager_limit_bytes=config.eager_limit_bytes,
+    )
+
+
+def _prepare(out: Path, config: RunConfig) -> None:
+    """The run's folder with the configuration; results of an earlier run there are removed, so that none is taken for new."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in (SUMMARY, DETECTIONS, MPIRUN_LOG):
+            (out / name).unlink(missing_ok=True)
+        for journal in out.glob("journal-rank*.jsonl"):
+            journal.unlink()
+        (out / CONFIG).write_text(config.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{out} cannot be written ({error.strerror}); give another folder with --out") from error
+
+
+def _supervise(command: list[str], two: TwoHosts | None, out: Path, *, as_json: bool, show_table: bool) -> int:
+    console = Console(stderr=as_json)
+    said: list[str] = []
+
+    def on_line(line: str, is_error: bool) -> None:
+        if is_error:
+            said.append(line)
+        print(line, file=sys.stderr if is_error or as_json else sys.stdout, flush=True)
+
+    # The parent prints the table, so rank 0 does not.
+    process = MpirunProcess(
+        two.near(command) if two is not None else command,
+        on_line,
+        log_path=out / MPIRUN_LOG,
+        env={**os.environ, "SPLITRAIL_STARTED_BY_RUN": "1"},
+    )
+    interrupted = False
+    with process, RunProgress(out, console) as progress:
+        while True:
+            try:
+                code = process.wait(_POLL_S)
+                if code is not None:
+                    break
+                progress.update()
+            except KeyboardInterrupt:
+                if interrupted:
+                    process.terminate()
+                else:
+                    process.stop_gracefully()
+                interrupted = True
+    if code != 0 and not interrupted and not said:
+        print(
+            f"splitrail: {process.failure() or f'mpirun ended with code {code}; see {out / MPIRUN_LOG}'}",
+            file=sys.stderr,
+        )
+    summary = _summary(out, None if code == 0 or interrupted else (said or [process.failure()])[0])
+    if summary is not None:
+        if as_json:
+            print(json.dumps(summary, indent=1))
+        elif show_table and code in (0, 130):
+            print_summary(summary, console)
+            console.print(f"results in {out}", highlight=False)
+    if interrupted:
+        return 130
+    return code if code in (0, 2) else 1
+
+
+def _summary(out: Path, error: str | None) -> dict[str, Any] | None:
+    """What rank 0 made, or after a crash the same from the journals it left."""
+    path = out / SUMMARY
+    if path.exists():
+        summary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return summary
+    return complete_outputs(out, error) if list(out.glob("journal-rank*.jsonl")) else None

@@ -1,0 +1,225 @@
+"""The verbs of `splitrail` and their options. Each calls one function elsewhere."""
+
+from __future__ import annotations
+
+import json as json_module
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.console import Console
+
+from .. import __version__
+from ..pipeline.errors import ConfigError
+from .config import DEFAULT_BUNDLE, RunConfig, read_mapping
+
+# typer reads the annotations at run time, and its options are spelled Optional for Python 3.10.
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    help="Cut an object detector between an edge device and a workstation and stream video through it over MPI.",
+)
+bench = typer.Typer(no_args_is_help=True, help="Measure: overlap of the channel (more to come).")
+app.add_typer(bench, name="bench")
+_Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+_Hostfile = Annotated[Optional[Path], typer.Option(help="Hosts in rank order; see hostfiles/.")]  # noqa: UP045
+_NetNs = Annotated[
+    bool, typer.Option("--netns", help="Two hosts on this machine: namespaces joined by a link. Needs root.")
+]
+_Rate = Annotated[str, typer.Option(help="Rate of that link, for instance 100mbit.")]
+_Delay = Annotated[str, typer.Option(help="One-way delay of that link, for instance 10ms.")]
+
+
+_RUN_KEYS = {
+    "source": ("source", "uri"),
+    "stride": ("source", "stride"),
+    "max_frames": ("source", "max_frames"),
+    "loop": ("source", "loop"),
+    "rate": ("source", "rate_fps"),
+    "video": ("sink", "video"),
+    "frames": ("sink", "frames"),
+    "csv": ("sink", "csv"),
+    "coco": ("sink", "coco"),
+    "coco_annotations": ("sink", "coco_annotations"),
+    "show": ("sink", "show"),
+    "stall_timeout": ("", "stall_timeout_s"),
+}
+"""Option of `run` -> table and key of the configuration, where they differ."""
+_NOT_IN_CONFIG = ("config", "hostfile", "netns", "link_rate", "link_delay", "dry_run", "json")
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def run(
+    context: typer.Context,
+    source: Annotated[
+        str, typer.Option(help="Video file, folder, glob, .txt list, camera index, RTSP or HTTP URL.")
+    ] = "",
+    out: Annotated[str, typer.Option(help="Folder for the results.")] = "",
+    bundle: Annotated[str, typer.Option(help="Folder of the detector, or an embedded one by name.")] = DEFAULT_BUNDLE,
+    placement: Annotated[
+        str, typer.Option(help="full, backbone, transformer, offload, three-ranks, or a .toml file.")
+    ] = "backbone",
+    engine: Annotated[str, typer.Option(help="auto, onnxruntime, openvino[:bf16], torch.")] = "auto",
+    device: Annotated[str, typer.Option(help="For the torch engine: cpu or cuda.")] = "cpu",
+    wire: Annotated[str, typer.Option(help="What features travel as: fp32, fp16, uint8.")] = "fp16",
+    image_wire: Annotated[str, typer.Option(help="What images travel as: raw or jpeg.")] = "raw",
+    jpeg_quality: Annotated[int, typer.Option(help="1 to 100.")] = 90,
+    overlap: Annotated[str, typer.Option(help="full, or a baseline: naive, blocking.")] = "full",
+    policy: Annotated[str, typer.Option(help="auto, wait, drop-oldest, drop-newest.")] = "auto",
+    threads: Annotated[int, typer.Option(help="Compute threads of a rank; 0: its share of the host's cores.")] = 0,
+    stride: Annotated[int, typer.Option(help="Take every n-th frame.")] = 1,
+    max_frames: Annotated[Optional[int], typer.Option(help="End after so many frames.")] = None,  # noqa: UP045
+    loop: Annotated[bool, typer.Option("--loop", help="Start the source again at its end.")] = False,
+    rate: Annotated[Optional[float], typer.Option(help="Play a file at this rate, FPS, as a camera would.")] = None,  # noqa: UP045
+    source_rank: Annotated[Optional[int], typer.Option(help="Put source and sink on this rank.")] = None,  # noqa: UP045
+    sink_rank: Annotated[Optional[int], typer.Option(help="Put the sink on this rank.")] = None,  # noqa: UP045
+    score_threshold: Annotated[Optional[float], typer.Option(help="0 to 1; the bundle's own by default.")] = None,  # noqa: UP045
+    video: Annotated[Optional[bool], typer.Option(help="Annotated video; on where the images are.")] = None,  # noqa: UP045
+    frames: Annotated[bool, typer.Option("--frames", help="Annotated frames as JPEG.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Detections as CSV.")] = False,
+    coco: Annotated[bool, typer.Option("--coco", help="COCO results JSON.")] = False,
+    coco_annotations: Annotated[Optional[str], typer.Option(help="Maps file names to COCO image ids.")] = None,  # noqa: UP045
+    show: Annotated[bool, typer.Option("--show", help="Show the results in a window.")] = False,
+    stall_timeout: Annotated[float, typer.Option(help="End when nothing moved for so long, s.")] = 60.0,
+    payload_crc: Annotated[bool, typer.Option("--payload-crc", help="Checksum every payload (4 ms for 7 MB).")] = False,
+    config: Annotated[Optional[Path], typer.Option(help="TOML with these keys; options given here win.")] = None,  # noqa: UP045
+    hostfile: _Hostfile = None,
+    netns: _NetNs = False,
+    link_rate: _Rate = "",
+    link_delay: _Delay = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the mpirun command and do nothing.")] = False,
+    json: _Json = False,
+) -> int:
+    """Stream a source through a detector, split over MPI ranks. Starts mpirun itself.
+
+    Example: `splitrail run --placement backbone --source cam.mp4 --out out/`
+    """
+    from .run import Link, start
+
+    raw = read_mapping(config) if config is not None else {}
+    for name, value in context.params.items():
+        table, key = _RUN_KEYS.get(name, ("", name))
+        # What the file says holds unless the option was given.
+        given = context.get_parameter_source(name)
+        by_hand = given is not None and given.name not in ("DEFAULT", "DEFAULT_MAP")
+        if name in _NOT_IN_CONFIG or not (by_hand or config is None):
+            continue
+        (raw.setdefault(table, {}) if table else raw)[key] = value
+    raw["command"] = shlex.join(["splitrail", *sys.argv[1:]])
+    for key, value in (("--source", raw.get("source")), ("--out", raw.get("out"))):
+        if not value or value == {"uri": ""}:
+            raise ConfigError(f"{key} is missing; see 'splitrail run --help'")
+    where = str(config) if config is not None else "the options"
+    link = Link(netns, link_rate or None, link_delay or None)
+    return start(RunConfig.check(raw, where), hostfile=hostfile, link=link, dry_run=dry_run, as_json=json)
+
+
+@app.command()
+def rank(config: Annotated[Optional[Path], typer.Option(help="The run, on rank 0 only.")] = None) -> int:  # noqa: UP045
+    """What mpirun starts on every host, one per rank.
+
+    Example: `mpirun -np 1 --host edge splitrail rank --config run.toml : -np 1 --host workstation splitrail rank`
+    """
+    from .rank import main as rank_main
+
+    return rank_main(None if config is None else str(config))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/demo"),
+    json: _Json = False,
+) -> int:
+    """Stream the embedded clip through the embedded detector on two ranks of this machine.
+
+    Example: `splitrail demo`
+    """
+    from .demo import run_demo
+
+    return run_demo(out, as_json=json)
+
+
+@app.command()
+def doctor(
+    hostfile: _Hostfile = None,
+    json: _Json = False,
+) -> int:
+    """What each host has: Python, MPI, engines, sensors; round trip and rate between the hosts.
+
+    Example: `splitrail doctor --hostfile hostfiles/tx2-workstation.txt`
+    """
+    from .doctor import doctor as run_doctor
+    from .hostfile import Hosts
+
+    return run_doctor(Hosts.load(hostfile) if hostfile is not None else None, as_json=json)
+
+
+@app.command()
+def export(
+    detector: Annotated[str, typer.Argument(help="detr-resnet-18|34|50|101, detr-resnet-50-dc5, detr-resnet-101-dc5")],
+    out: Annotated[Path, typer.Option(help="Folder of the new bundle.")],
+    weights: Annotated[
+        Optional[str], typer.Option(help="FILE or FOLDER (original or Hugging Face layout), or hub; random by default.")  # noqa: UP045
+    ] = None,
+    size: Annotated[str, typer.Option(help="HxW for a fixed size (letterboxed), or dynamic.")] = "480x640",
+    cut: Annotated[str, typer.Option(help="c5, projection, memory, several joined by commas, or none.")] = "projection",
+    opset: Annotated[int, typer.Option(help="ONNX opset; 13 for TensorRT 8.")] = 17,
+    seed: Annotated[int, typer.Option(help="For random weights.")] = 0,
+    torch_engine: Annotated[bool, typer.Option("--torch", help="Add the weights for the torch engine.")] = False,
+) -> None:
+    """Make a bundle of ONNX graphs from a detector in torch.
+
+    Example: `splitrail export detr-resnet-50 --weights hub --size 800x1066 --out bundles/r50`
+    """
+    from .export import export_verb
+
+    export_verb(detector, out, weights, size, cut, opset, seed, torch_engine, Console(stderr=True))
+
+
+@bench.command("overlap")
+def bench_overlap(
+    netns: _NetNs = False,
+    link_rate: _Rate = "1gbit",
+    link_delay: _Delay = "",
+    frame_bytes: Annotated[int, typer.Option(help="Bytes of a frame on the wire.")] = 6_963_200,
+    stage_ms: Annotated[float, typer.Option(help="Work of each stage, ms; 0: as long as the wire takes.")] = 0.0,
+    num_frames: Annotated[int, typer.Option(help="Frames of each measurement.")] = 100,
+    repeats: Annotated[int, typer.Option(help="Measurements of each row.")] = 1,
+    engines: Annotated[str, typer.Option(help="Of sleep, native, mix.")] = "sleep,native,mix",
+    overlaps: Annotated[str, typer.Option(help="Of full, naive, blocking.")] = "full,naive,blocking",
+    json: _Json = False,
+) -> int:
+    """How much of the ideal throughput the channel reaches, beside the naive loops, in one run.
+
+    Example: `splitrail bench overlap --netns --link-rate 1gbit --json`
+    """
+    from .bench_overlap import OverlapBench
+
+    link_bench = OverlapBench(
+        netns=netns,
+        link_rate=link_rate,
+        link_delay=link_delay or None,
+        frame_bytes=frame_bytes,
+        stage_ms=stage_ms,
+        num_frames=num_frames,
+        repeats=repeats,
+        engines=tuple(engines.split(",")),
+        overlaps=tuple(overlaps.split(",")),
+    )
+    rows = link_bench.run()
+    if json:
+        print(json_module.dumps(rows, indent=1))
+    else:
+        link_bench.print(rows, Console())
+    return 0

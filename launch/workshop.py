@@ -1,0 +1,228 @@
+"""Makes the stages, source and sink that one rank of a run needs, and knows the facts about them."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ..bench.journal import Journal
+from ..pipeline.errors import ConfigError
+from ..pipeline.packet import Packet
+from ..pipeline.placement import DECODE_JPEG, ENCODE_JPEG, POSTPROCESS, PREPROCESS, LanePlan, Placement
+from ..pipeline.stage import Stage
+from ..stages.bundle import Bundle
+from ..stages.cache import cache_folder
+from ..stages.codec import Decode
+from ..stages.engine_choice import choose_engine
+from ..stages.engines.registry import open_engine
+from ..stages.gallery import Gallery
+from ..stages.jpeg import JpegDecode, JpegEncode
+from ..stages.network import Network, outputs_of
+from ..stages.postprocess import DetrPostprocess
+from ..stages.preprocess import Preprocess
+from ..stages.sink import Sink
+from ..stages.source import Source, SourceOptions, open_source
+from ..stages.writers.open_writers import open_writers
+from .assemble import Drops, Parts, Run
+from .config import RunConfig
+
+
+class Workshop:
+    """One per rank. `open` and `open_sink` may raise UsageErrors; all ranks call them together."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        placement: Placement,
+        plans: tuple[LanePlan, ...],
+        bundle: Bundle,
+        folder: Path,
+        rank: int,
+        num_local_ranks: int,
+        out: Path,
+        journal: Journal,
+    ) -> None:
+        self._config = config
+        self._bundle = bundle
+        self._folder = folder
+        self._rank = rank
+        self._out = out
+        self._journal = journal
+        self._is_source = rank == placement.source_rank
+        self._is_sink = rank == placement.sink_rank
+        names = [stage.name for stage in bundle.stages]
+        self._graphs = [name for plan in plans if plan.rank == rank for name in plan.stages if name in names]
+        self._plans = plans
+        self.threads = config.threads or max(1, (os.cpu_count() or 1) // num_local_ranks)
+        self._engine = ""
+        self._precision = ""
+        self._choice: str | None = None
+        self._source: _CountedSource | None = None
+        self._sink: Sink | None = None
+        self._gallery: Gallery | None = None
+
+    def open(self) -> None:
+        """Choose the engine and open the source, as far as this rank has them."""
+        if self._graphs:
+            self._choose_engine()
+        if self._is_source:
+            options = self._config.source
+            self._source = _CountedSource(
+                open_source(
+                    options.uri,
+                    SourceOptions(
+                        stride=options.stride, max_frames=options.max_frames, loop=options.loop, rate=options.rate_fps
+                    ),
+                    self._journal,
+                )
+            )
+
+    def source_facts(self) -> dict[str, Any] | None:
+        """What the other ranks must know of the source; None on ranks without it."""
+        if self._source is None:
+            return None
+        source = self._source.source
+        return {
+            "fps": source.fps,
+            "num_frames": source.num_frames,
+            "live": source.live,
+            "description": source.description,
+        }
+
+    def open_sink(self, source: Mapping[str, Any]) -> None:
+        """Open the writers, where this rank is the sink."""
+        if not self._is_sink:
+            return
+        wanted = self._config.sink
+        beside_source = self._source is not None
+        names = ["jsonl"]
+        if wanted.video or (wanted.video is None and beside_source):
+            names.append("video")
+        names += [name for name in ("frames", "csv", "coco", "show") if getattr(wanted, name)]
+        if beside_source and self._source is not None:
+            self._gallery = Gallery()
+            self._source.gallery = self._gallery
+        writers = open_writers(
+            names,
+            self._out,
+            self._bundle.classes,
+            fps=source["fps"],
+            annotations=Path(wanted.coco_annotations) if wanted.coco_annotations else None,
+            on_quit=self.stop_source,
+        )
+        self._sink = Sink(
+            writers,
+            self._journal,
+            classes=self._bundle.classes,
+            gallery=self._gallery,
+            name_of=self._source.source.name_of if self._source is not None else None,
+            lossless=not source["live"],
+        )
+
+    def parts(self, run: Run) -> Parts:
+        """What `build_lanes` makes lanes from."""
+
+        def make(name: str, plan: LanePlan) -> Stage:
+            if name == PREPROCESS:
+                return Preprocess(self._bundle.preprocess)
+            if name == ENCODE_JPEG:
+                return JpegEncode(self._config.jpeg_quality)
+            if name == DECODE_JPEG:
+                return JpegDecode()
+            if name == POSTPROCESS:
+                threshold = self._config.score_threshold
+                return DetrPostprocess(self._bundle.postprocess.score_threshold if threshold is None else threshold)
+            return self._network(name, plan, run)
+
+        return Parts(
+            stage=make,
+            encode_jpeg=lambda tensor: JpegEncode(self._config.jpeg_quality, _jpeg_tensor(tensor)),
+            decode_jpeg=lambda tensor: JpegDecode(_jpeg_tensor(tensor)),
+            decode=lambda names: Decode(names, run.wire),
+            source=self._source,
+            sink=self._sink,
+            on_drop=Drops(self._journal),
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """For the journal's first line."""
+        sizes = {stage.name: (self._folder / stage.graph).stat().st_size for stage in self._bundle.stages}
+        return {
+            "engine": self._engine or None,
+            "precision": self._precision or None,
+            "engine_choice": self._choice,
+            "threads": self.threads if self._graphs else None,
+            "graphs": self._graphs,
+            "graph_bytes": sum(sizes[name] for name in self._graphs),
+            "source": self.source_facts(),
+        }
+
+    def closing_facts(self) -> dict[str, Any]:
+        """For the journal's last line: memory, and how many frames were captured."""
+        return {
+            "resident_bytes": psutil.Process().memory_info().rss,
+            # ru_maxrss is in KiB on Linux.
+            "peak_resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "num_captured": self._source.num_captured if self._source is not None else None,
+        }
+
+    def stop_source(self) -> None:
+        """End the run after the frames that are in flight."""
+        if self._source is not None:
+            self._source.source.stop()
+
+    def hurry(self) -> None:
+        """The run has failed: close the outputs as they are."""
+        if self._sink is not None:
+            self._sink.hurry()
+
+    def _choose_engine(self) -> None:
+        name, _, precision = self._config.engine.partition(":")
+        if name == "auto":
+            choice = choose_engine(self._folder, self._bundle, threads=self.threads, cache=cache_folder())
+            self._engine, self._precision = choice.engine, choice.precision
+            self._choice = str(choice)
+        else:
+            self._engine, self._precision = name, precision or "fp32"
+
+    def _network(self, name: str, plan: LanePlan, run: Run) -> Network:
+        index = next(number for number, stage in enumerate(self._bundle.stages) if stage.name == name)
+        stage = self._bundle.stages[index]
+        crosses = plan.stages[-1] == name and run.crosses(plan)
+        wire = run.wire if crosses and stage.wire_tensors else None
+        outputs = outputs_of(stage, wire)
+        engine = open_engine(
+            self._engine, self._precision, self._folder, self._bundle, index, outputs, self.threads, self._config.device
+        )
+        return Network(engine, stage, wire)
+
+
+class _CountedSource:
+    """The source as the lane's inbound: counts what was captured and keeps the images for the sink beside it."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.num_captured = 0
+        self.gallery: Gallery | None = None
+
+    def receive(self) -> Packet | None:
+        packet = self.source.receive()
+        if packet is not None:
+            self.num_captured += 1
+            if self.gallery is not None:
+                self.gallery.keep(packet)
+        return packet
+
+    def close(self) -> None:
+        self.source.close()
+
+
+def _jpeg_tensor(name: str) -> Any:
+    if name not in ("image", "pixels"):
+        raise ConfigError(f"tensor {name!r} is not an image and cannot cross ranks as JPEG")
+    return name

@@ -1,0 +1,79 @@
+"""A tiny bundle and clip, made once, and `splitrail` as a command."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+
+import cv2
+import numpy as np
+import pytest
+from run_support import NUM_FRAMES, Outcome, command
+
+from splitrail.stages.synthetic_bundle import make_synthetic_bundle
+
+
+@pytest.fixture(scope="session")
+def bundle(tmp_path_factory):
+    """Two graphs that need no torch; its detections depend on the picture."""
+    folder = tmp_path_factory.mktemp("bundle") / "tiny"
+    make_synthetic_bundle(folder, size=(64, 96), num_classes=3, num_queries=5)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory):
+    """A short video with something that moves."""
+    path = tmp_path_factory.mktemp("clip") / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 20, (128, 96))
+    noise = np.random.default_rng(0).integers(0, 60, (96, 128, 3), np.uint8)
+    for frame in range(NUM_FRAMES):
+        image = noise.copy()
+        cv2.rectangle(image, (2 * frame, 10), (2 * frame + 30, 60), (40, 200, 5 * frame), -1)
+        writer.write(image)
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def splitrail_run(bundle, clip, tmp_path):
+    """`splitrail run` to its end; the clip and the bundle unless others are given."""
+
+    def run(*arguments, timeout=60, out="out", **options):
+        folder = tmp_path / out
+        given = {"source": clip, "bundle": bundle, "out": folder, "engine": "onnxruntime", "score_threshold": 0.2}
+        given |= options
+        words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+        begin = time.monotonic()
+        result = subprocess.run(
+            command("run", *words, *arguments), capture_output=True, text=True, timeout=timeout, check=False
+        )
+        return Outcome(result.returncode, result.stdout, result.stderr, folder, time.monotonic() - begin)
+
+    return run
+
+
+@pytest.fixture
+def start_run(bundle, clip, tmp_path):
+    """`splitrail run` in the background, in a process group of its own, endless unless told otherwise."""
+    started = []
+
+    def start(*arguments, out="out", source=None, **options):
+        folder = tmp_path / out
+        given = {"source": source or clip, "bundle": bundle, "out": folder, "engine": "onnxruntime"} | options
+        words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+        process = subprocess.Popen(
+            command("run", *words, *arguments),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process, folder
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.wait()

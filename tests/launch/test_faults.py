@@ -1,0 +1,198 @@
+"""What goes wrong ends in one clear sentence, the right exit code, valid files, and no process left."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import cv2
+import psutil
+import pytest
+from run_support import NUM_FRAMES, all_gone, command, descendants, ranks_of, wait_for_results
+
+pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
+
+ENDLESS = ("--loop", "--rate", "100")
+
+
+def finish(process, timeout=20):
+    out, err = process.communicate(timeout=timeout)
+    return process.returncode, out, err
+
+
+def own_lines(err):
+    return [line for line in err.splitlines() if line.startswith("splitrail:")]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_rank_ends_the_run_and_what_was_written_is_valid(start_run, victim):
+    process, folder = start_run(*ENDLESS, placement="backbone", policy="wait")
+    wait_for_results(folder, 30)
+    family = descendants(process.pid)
+    begin = time.monotonic()
+    ranks_of(process.pid)[victim].send_signal(signal.SIGKILL)
+    code, _, err = finish(process)
+    assert time.monotonic() - begin < 5
+    assert code == 1
+    assert len(own_lines(err)) == 1, err
+    assert f"rank {victim}" in own_lines(err)[0]
+    assert "signal 9" in own_lines(err)[0]
+    assert all_gone(family)
+    frames = [json.loads(line) for line in (folder / "detections.jsonl").read_text().splitlines()]
+    assert len(frames) >= 30
+    assert json.loads((folder / "summary.json").read_text())["counts"]["done"] >= 30
+    video = cv2.VideoCapture(str(next(folder.glob("detections.m*"))))
+    assert video.read()[0]
+
+
+def test_a_rank_that_fails_is_named_once_and_all_end_within_two_seconds(start_run, bundle, tmp_path):
+    # A graph that is gone when the first frame comes would be caught at the start, so a full disk has to do: /dev/full.
+    process, folder = start_run(*ENDLESS, placement="backbone", policy="wait")
+    wait_for_results(folder, 10)
+    family = descendants(process.pid)
+    begin = time.monotonic()
+    ranks_of(process.pid)[1].send_signal(signal.SIGTERM)
+    code, _, err = finish(process)
+    assert time.monotonic() - begin < 3
+    assert code != 0
+    assert len(own_lines(err)) <= 1, err
+    assert all_gone(family)
+    assert json.loads((folder / "summary.json").read_text())["counts"]["done"] >= 10
+
+
+def test_ctrl_c_drains_and_ends_with_130(start_run):
+    process, folder = start_run(*ENDLESS, placement="backbone", policy="wait")
+    wait_for_results(folder, 20)
+    family = descendants(process.pid)
+    os.killpg(process.pid, signal.SIGINT)
+    code, out, err = finish(process)
+    assert code == 130, err
+    assert "Traceback" not in err
+    assert all_gone(family)
+    summary = json.loads((folder / "summary.json").read_text())
+    counts = summary["counts"]
+    assert counts["captured"] == counts["done"] >= 20
+    assert counts["unfinished"] == 0
+    video = cv2.VideoCapture(str(folder / "detections.mp4"))
+    assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == counts["done"]
+
+
+def test_killing_splitrail_itself_leaves_no_process(start_run):
+    process, folder = start_run(*ENDLESS, placement="backbone", policy="wait")
+    wait_for_results(folder, 5)
+    family = descendants(process.pid)
+    process.kill()
+    process.wait()
+    assert all_gone(family, timeout_s=10)
+
+
+def test_nothing_moving_ends_with_who_waits_for_what(start_run):
+    process, folder = start_run(*ENDLESS, placement="backbone", policy="wait", stall_timeout=2)
+    wait_for_results(folder, 5)
+    family = descendants(process.pid)
+    stopped = ranks_of(process.pid)[1]
+    stopped.send_signal(signal.SIGSTOP)
+    try:
+        code, _, err = finish(process, timeout=30)
+    finally:
+        for left in family:
+            try:
+                left.send_signal(signal.SIGCONT)
+            except psutil.NoSuchProcess:
+                continue
+    assert code == 1
+    line = own_lines(err)[0]
+    assert "nothing has moved for 2 s" in line
+    assert "rank 0" in line
+    assert "lane backbone waits" in line
+    assert all_gone(family, timeout_s=10)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"bundle": "/nowhere/bundle"}, "no bundle at /nowhere/bundle"),
+        ({"source": "/nowhere/clip.mp4"}, "'/nowhere/clip.mp4' does not exist"),
+        ({"placement": "sideways"}, "no placement 'sideways'"),
+        ({"engine": "abacus"}, "there is no engine [abacus]"),
+        ({"wire": "fp64"}, "'wire'"),
+        ({"score_threshold": "1.5"}, "'score_threshold'"),
+        ({"out": "/proc/nowhere"}, "/proc/nowhere cannot be written"),
+        ({"source_rank": "5"}, "source_rank 5 does not exist"),
+        ({"hostfile": "/nowhere/hosts.txt"}, "/nowhere/hosts.txt"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_exit_code_2(splitrail_run, change, text):
+    outcome = splitrail_run(**({"placement": "backbone"} | change))
+    assert outcome.code == 2, outcome.err
+    lines = outcome.err.strip().splitlines()
+    assert len(lines) == 1, outcome.err
+    assert text in lines[0]
+
+
+def test_a_damaged_bundle_is_named(splitrail_run, bundle, tmp_path):
+    damaged = tmp_path / "damaged"
+    damaged.mkdir()
+    for path in bundle.iterdir():
+        (damaged / path.name).write_bytes(path.read_bytes())
+    (damaged / "transformer.onnx").write_bytes(b"x" + (bundle / "transformer.onnx").read_bytes()[1:])
+    outcome = splitrail_run(placement="backbone", bundle=damaged)
+    assert outcome.code == 2
+    assert "transformer.onnx is damaged" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("colour = 1\n", "unknown key 'colour'"),
+        ("[source]\nuri = 'x'\nspeed = 2\n", "unknown key 'source.speed'"),
+        ("threads = 'many'\n", "'threads'"),
+        ("threads = = 1\n", "does not parse"),
+    ],
+)
+def test_an_unknown_key_in_the_toml_is_named(tmp_path, text, named):
+    config = tmp_path / "run.toml"
+    config.write_text(text)
+    result = subprocess.run(
+        command("run", "--config", config, "--source", "x", "--out", tmp_path / "o"),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert named in result.stderr
+    assert str(config) in result.stderr
+
+
+def test_a_wrong_number_of_ranks_by_hand_is_refused(bundle, clip, tmp_path):
+    from splitrail.launch.mpirun import RankSpec, build_command, detect_mpi
+
+    config = tmp_path / "run.json"
+    config.write_text(
+        json.dumps({"source": {"uri": str(clip)}, "out": str(tmp_path / "o"), "bundle": str(bundle), "placement": "backbone"})
+    )
+    ranks = [RankSpec(None, tuple(command("rank", "--config", config)))] * 3
+    result = subprocess.run(build_command(detect_mpi(), ranks), capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 2
+    assert [line for line in result.stderr.splitlines() if "splitrail:" in line] == [
+        "splitrail: placement backbone needs 2 ranks and mpirun started 3; start it with -n 2"
+    ]
+
+
+def test_a_disk_that_is_full_ends_the_run_with_its_name(start_run, tmp_path):
+    process, folder = start_run(*ENDLESS, "--csv", placement="backbone", policy="wait")
+    wait_for_results(folder, 10)
+    family = descendants(process.pid)
+    rank0 = ranks_of(process.pid)[0]
+    # Files of this process may not grow any more: what a full disk does, without filling one.
+    rank0.rlimit(psutil.RLIMIT_FSIZE, ((folder / "detections.jsonl").stat().st_size, psutil.RLIM_INFINITY))
+    code, _, err = finish(process, timeout=40)
+    assert code == 2, err
+    assert "cannot be written" in err or "cannot write" in err
+    assert all_gone(family)
+
+
+def test_the_number_of_frames_is_the_clips(splitrail_run):
+    assert splitrail_run(placement="full").summary["counts"]["captured"] == NUM_FRAMES
