@@ -136,6 +136,8 @@ def _rank(rank: int, lines: list[dict[str, Any]], begin: Mapping[str, Any]) -> d
         "engine": begin.get("engine"),
         "precision": begin.get("precision"),
         "threads": begin.get("threads"),
+        "engine_choice": begin.get("engine_choice"),
+        "engine_disagreement": begin.get("engine_disagreement"),
         "graph_bytes": begin.get("graph_bytes"),
         "stages": [{"name": name, **percentiles(times)} for name, times in services.items()],
         "waited_ms": {cause: round(total, 1) for cause, total in waits.items()},

@@ -12,6 +12,9 @@ _RULE = re.compile(r"-{50,}")
 _CHATTER = re.compile(r"\[[\w.-]+:\d+\]|(mpirun|prterun|mpiexec): Forwarding signal")
 """Open MPI's own lines outside a paragraph: `[host:pid] ...`."""
 
+_MAX_LINES = 40
+"""No paragraph of Open MPI's is longer: it was a rank that printed a line of dashes."""
+
 _DOCTOR = "check it with 'splitrail doctor'"
 _SENTENCES: tuple[tuple[str, str], ...] = (
     # A rank's end; the first of these that happened is printed first.
@@ -74,9 +77,10 @@ class AbortText:
             else:
                 self._paragraph = []
             return True
-        if self._paragraph is not None:
+        if self._paragraph is not None and len(self._paragraph) < _MAX_LINES:
             self._paragraph.append(text)
             return True
+        self._paragraph = None
         return _CHATTER.match(text) is not None
 
     def sentence(self) -> str | None:

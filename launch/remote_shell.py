@@ -80,11 +80,16 @@ class RemoteShell:
         return f"host {host.name}: {last}"
 
 
-def end(process: subprocess.Popen[str]) -> None:
-    """Kill what `start` started, with its children here, and close its pipes. What runs elsewhere sees its input end."""
+def kill(process: subprocess.Popen[str]) -> None:
+    """Kill what `start` started, with its children here. What runs elsewhere sees the end of its input."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Kill it, close its pipes and wait for it."""
+    kill(process)
     for stream in (process.stdin, process.stdout, process.stderr):
         if stream is not None:
             with contextlib.suppress(BrokenPipeError):

@@ -67,6 +67,7 @@ def start(
                 "bundle": str(bundle_folder(config.bundle).absolute()),
                 "hosts": tuple(host.name for host in ranks) if hosts is not None and two is not None else (),
                 "cidr": hosts.network if hosts is not None else None,
+                "threads": config.threads or (_shared_threads(placement) if two is not None else 0),
                 "eager_limit_bytes": _eager_limit(config, placement, bundle),
             }
         )
@@ -119,6 +120,11 @@ def _hosts_of_ranks(placement: Placement, hosts: Hosts | None) -> list[Host]:
             f"rank 0 belongs on {ranks[0].name} and this is another host; start the run there, where the results go"
         )
     return ranks
+
+
+def _shared_threads(placement: Placement) -> int:
+    """Threads of a rank when its host is not a machine of its own."""
+    return max(1, (os.cpu_count() or 1) // placement.num_ranks)
 
 
 def _eager_limit(config: RunConfig, placement: Placement, bundle: Bundle) -> int:

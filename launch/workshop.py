@@ -18,8 +18,8 @@ from ..pipeline.stage import Stage
 from ..stages.bundle import Bundle
 from ..stages.cache import cache_folder
 from ..stages.codec import Decode
-from ..stages.engine_choice import choose_engine
-from ..stages.engines.registry import open_engine
+from ..stages.engine_choice import check_engine, choose_engine
+from ..stages.engines.registry import EngineKind, open_engine, register_engine
 from ..stages.gallery import Gallery
 from ..stages.jpeg import JpegDecode, JpegEncode
 from ..stages.network import Network, outputs_of
@@ -30,6 +30,11 @@ from ..stages.source import Source, SourceOptions, open_source
 from ..stages.writers.open_writers import open_writers
 from .assemble import Drops, Parts, Run
 from .config import RunConfig
+
+# By name only: no rank imports torch unless it is asked for, so `auto` does not try it.
+register_engine(
+    EngineKind("torch", "splitrail.models.engine:open_torch_engine", "torch", "torch", ("fp32",), automatic=False)
+)
 
 
 class Workshop:
@@ -62,6 +67,7 @@ class Workshop:
         self._engine = ""
         self._precision = ""
         self._choice: str | None = None
+        self._disagreement = ""
         self._source: _CountedSource | None = None
         self._sink: Sink | None = None
         self._gallery: Gallery | None = None
@@ -156,6 +162,7 @@ class Workshop:
             "engine": self._engine or None,
             "precision": self._precision or None,
             "engine_choice": self._choice,
+            "engine_disagreement": self._disagreement or None,
             "threads": self.threads if self._graphs else None,
             "graphs": self._graphs,
             "graph_bytes": sum(sizes[name] for name in self._graphs),
@@ -182,13 +189,18 @@ class Workshop:
             self._sink.hurry()
 
     def _choose_engine(self) -> None:
+        """The same answer for every placement: decided for all cores of the host, whoever shares them in this run."""
+        threads = os.cpu_count() or 1
         name, _, precision = self._config.engine.partition(":")
         if name == "auto":
-            choice = choose_engine(self._folder, self._bundle, threads=self.threads, cache=cache_folder())
-            self._engine, self._precision = choice.engine, choice.precision
+            choice = choose_engine(self._folder, self._bundle, threads=threads, cache=cache_folder())
             self._choice = str(choice)
         else:
-            self._engine, self._precision = name, precision or "fp32"
+            choice = check_engine(
+                self._folder, self._bundle, name, precision or "fp32", threads=threads, cache=cache_folder()
+            )
+        self._engine, self._precision = choice.engine, choice.precision
+        self._disagreement = choice.disagreement
 
     def _network(self, name: str, plan: LanePlan, run: Run) -> Network:
         index = next(number for number, stage in enumerate(self._bundle.stages) if stage.name == name)

@@ -171,7 +171,9 @@ def test_a_wrong_number_of_ranks_by_hand_is_refused(bundle, clip, tmp_path):
 
     config = tmp_path / "run.json"
     config.write_text(
-        json.dumps({"source": {"uri": str(clip)}, "out": str(tmp_path / "o"), "bundle": str(bundle), "placement": "backbone"})
+        json.dumps(
+            {"source": {"uri": str(clip)}, "out": str(tmp_path / "o"), "bundle": str(bundle), "placement": "backbone"}
+        )
     )
     ranks = [RankSpec(None, tuple(command("rank", "--config", config)))] * 3
     result = subprocess.run(build_command(detect_mpi(), ranks), capture_output=True, text=True, timeout=60, check=False)
