@@ -228,6 +228,7 @@ def _wire_proof(journals: Mapping[int, list[dict[str, Any]]]) -> dict[str, int |
 
 
 def _complete_detections(path: Path, journals: Mapping[int, list[dict[str, Any]]]) -> None:
+    """Where the source is on another rank than the sink, only the journals know what became of dropped frames."""
     lines: dict[int, str] = {}
     if path.exists():
         for text in path.read_text(encoding="utf-8").splitlines():

@@ -10,7 +10,6 @@ import numpy as np
 from mpi4py import MPI
 
 from ..pipeline.baselines import BaselineInbound, BaselineOutbound
-from ..pipeline.clock import now_ns
 from ..pipeline.communication import Communication
 from ..pipeline.edge import Edge
 from ..pipeline.endpoint import Inbound, Outbound
@@ -202,13 +201,3 @@ def build_lanes(
             outbound = local[index]
         lanes.append(Lane(plan.name, inbound, Chain(stages, observer), outbound, halt))
     return lanes
-
-
-class Drops:
-    """Gives dropped frames their fate."""
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-
-    def __call__(self, packet: Packet, reason: str) -> None:
-        self._observer.fate(packet.frame, "dropped", reason, packet.capture_ns, packet.pts_ns, now_ns())

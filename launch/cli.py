@@ -6,6 +6,7 @@ import sys
 
 from ..pipeline.errors import SplitrailError
 from .endings import exit_code, one_line
+from .stop_request import StopRequest
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -13,9 +14,10 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["rank"]:
         # Started once per rank and per run: it does without the command line library.
+        config, stop = _config_of(arguments[1:]), StopRequest()
         from .rank import main as rank_main
 
-        return rank_main(_config_of(arguments[1:]))
+        return rank_main(config, stop)
     import typer
 
     from .verbs import app

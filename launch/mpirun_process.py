@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -156,14 +158,15 @@ class MpirunProcess:
         self.terminate()
 
     def _read(self, stream: IO[str], is_error: bool) -> None:
-        for raw in stream:
-            line = raw.rstrip("\n")
-            if is_error and (self._abort.is_chatter(line) or not line.strip()):
-                if self._log is not None:
-                    self._log.write(line + "\n")
-                    self._log.flush()
-            else:
-                self._on_line(line, is_error)
+        with stream:
+            for raw in stream:
+                line = raw.rstrip("\n")
+                if is_error and (self._abort.is_chatter(line) or not line.strip()):
+                    if self._log is not None:
+                        self._log.write(line + "\n")
+                        self._log.flush()
+                else:
+                    self._on_line(line, is_error)
 
     def _clear_up(self) -> None:
         """After mpirun's end: no rank stays, all lines are delivered, the guard goes."""
@@ -173,6 +176,8 @@ class MpirunProcess:
         while _session(self.pid) and time.monotonic() < deadline:
             time.sleep(_POLL_S)
         _kill_session(self.pid)
+        # Open MPI 5 keeps its sockets here; it takes them away itself unless it was killed.
+        shutil.rmtree(Path(tempfile.gettempdir()) / f"ompi.{self.pid}", ignore_errors=True)
         for reader in self._readers:
             reader.join(TERM_GRACE_S)
         with contextlib.suppress(BrokenPipeError):

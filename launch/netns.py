@@ -230,16 +230,9 @@ class TwoHosts:
         if self.link_delay_ms > 0:
             self.delay_by = "netem" if self._has_netem() else "relay"
         if self.delay_by == "relay":
-            command = [
-                sys.executable,
-                "-I",
-                relay.__file__,
-                str(edge),
-                str(workstation),
-                _DEVICE,
-                str(self.link_delay_ms),
-            ]
-            self._relay = _start(command, "TUN devices, which a delay needs here since the kernel has no netem")
+            arguments = [str(edge), str(workstation), _DEVICE, str(self.link_delay_ms)]
+            what = "TUN devices, which a delay needs here since the kernel has no netem"
+            self._relay = _start([sys.executable, "-I", relay.__file__, *arguments], what)
         else:
             veth = ["type", "veth", "peer", "name", _DEVICE, "netns", str(workstation)]
             _run(["ip", "link", "add", _DEVICE, "netns", str(edge), *veth], "veth pairs")
@@ -297,27 +290,25 @@ def _start(command: list[str], what: str) -> subprocess.Popen[str]:
         start_new_session=True,
     )
     assert process.stdout is not None
-    assert process.stderr is not None
     readable, _, _ = select.select([process.stdout], [], [], _START_TIMEOUT_S)
     if readable and process.stdout.readline() == "ready\n":
         return process
-    _end(process)
-    reason = (process.stderr.read().strip().splitlines() or ["no answer"])[-1]
-    process.stderr.close()
-    raise HostError(f"this kernel refuses {what} ({reason}); use two real hosts with --hostfile")
+    raise HostError(f"this kernel refuses {what} ({_end(process)}); use two real hosts with --hostfile")
 
 
-def _end(process: subprocess.Popen[str]) -> None:
-    """Let it end with its standard input."""
+def _end(process: subprocess.Popen[str]) -> str:
+    """Let it end with its standard input; returns the last thing it complained of."""
     assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
     process.stdin.close()
     try:
         process.wait(_END_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+    with process.stdout, process.stderr as complaints:
+        return (complaints.read().strip().splitlines() or ["no answer"])[-1]
 
 
 def _make_folder(path: Path) -> None:

@@ -18,7 +18,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -48,16 +48,16 @@ from .endings import exit_code, one_line  # noqa: E402
 from .exchange import broadcast_bytes, gather_json, measure_clock, together  # noqa: E402
 from .far_files import collect_files, far_folder  # noqa: E402
 from .interface import tx_bytes  # noqa: E402
+from .stop_request import StopRequest  # noqa: E402
 from .workshop import Workshop  # noqa: E402
 
 CLOSE_S = 1.0
 """How long ranks have to close after an error, s; all must have ended within 2 s."""
 
 
-def main(config_path: str | None) -> int:
+def main(config_path: str | None, stop: StopRequest) -> int:
     """Run this rank to its end; returns the exit code. Never raises."""
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    stop = StopRequest()
     level = MPI.Init_thread(MPI.THREAD_MULTIPLE)
     comm = MPI.COMM_WORLD
     rank = _Rank(comm, stop)
@@ -86,27 +86,6 @@ def report(error: BaseException, rank: int, host: str) -> None:
     """The one line that the user sees; errors of use need no rank."""
     where = "" if isinstance(error, UsageError) else f"rank {rank} on {host}: "
     print(f"splitrail: {where}{one_line(error)}", file=sys.stderr, flush=True)
-
-
-class StopRequest:
-    """SIGUSR1 or SIGINT: end after the frames in flight. Set up before MPI, because an unhandled signal ends the rank."""
-
-    def __init__(self) -> None:
-        self.is_set = False
-        self._listener: Callable[[], None] | None = None
-        for number in (signal.SIGUSR1, signal.SIGINT):
-            signal.signal(number, self._on_signal)
-
-    def listen(self, listener: Callable[[], None]) -> None:
-        """Call `listener` at the signal, at once when it has come already."""
-        self._listener = listener
-        if self.is_set:
-            listener()
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.is_set = True
-        if self._listener is not None:
-            self._listener()
 
 
 class _Rank:
@@ -329,7 +308,9 @@ class _Rank:
             if still_s > stall_timeout_s:
                 state = "; ".join(part.state() for part in parts if not part.join(0))
                 self._halt.stop(
-                    StallError(f"nothing has moved for {still_s:.0f} s (stall_timeout_s = {stall_timeout_s:g}): {state}")
+                    StallError(
+                        f"nothing has moved for {still_s:.0f} s (stall_timeout_s = {stall_timeout_s:g}): {state}"
+                    )
                 )
 
 

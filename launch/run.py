@@ -27,6 +27,7 @@ from .link import Link
 from .mpirun import MpiInstallation, RankSpec, build_command, detect_mpi
 from .mpirun_process import MpirunProcess
 from .netns import TwoHosts
+from .probe import compare_versions, probe_hosts
 from .progress import RunProgress
 
 CONFIG = "run.json"
@@ -57,15 +58,16 @@ def start(
         raise ConfigError("--netns makes its own two hosts; leave --hostfile out")
     with _hosts(hostfile, link, out, dry_run) as (hosts, two):
         ranks = _hosts_of_ranks(placement, hosts)
+        hostnames = {host.name: host.name for host in ranks}
         if hosts is not None and two is None and not dry_run:
-            from .probe import compare_versions, probe_hosts
-
-            compare_versions(probe_hosts(hosts))
+            probes = probe_hosts(Hosts(tuple(dict.fromkeys(ranks)), hosts.network, hosts.origin))
+            compare_versions(probes)
+            hostnames = {name: probe.hostname for name, probe in probes.items()}
         config = config.model_copy(
             update={
                 "out": str(out),
                 "bundle": str(bundle_folder(config.bundle).absolute()),
-                "hosts": tuple(host.name for host in ranks) if hosts is not None and two is not None else (),
+                "hosts": tuple(hostnames[host.name] for host in ranks) if hosts is not None else (),
                 "cidr": hosts.network if hosts is not None else None,
                 "threads": config.threads or (_shared_threads(placement) if two is not None else 0),
                 "eager_limit_bytes": _eager_limit(config, placement, bundle),
@@ -207,7 +209,8 @@ def _supervise(command: list[str], two: TwoHosts | None, out: Path, *, as_json: 
                     break
                 progress.update()
             except KeyboardInterrupt:
-                if interrupted:
+                # Before the first journal there is nothing to drain, and ranks may not be able to hear yet.
+                if interrupted or not list(out.glob("journal-rank*.jsonl")):
                     process.terminate()
                 else:
                     process.stop_gracefully()

@@ -131,9 +131,11 @@ def rank(config: Annotated[Optional[Path], typer.Option(help="The run, on rank 0
 
     Example: `mpirun -np 1 --host edge splitrail rank --config run.toml : -np 1 --host workstation splitrail rank`
     """
+    # `cli.main` takes this verb before the command line library is loaded; here it is for `splitrail --help`.
     from .rank import main as rank_main
+    from .stop_request import StopRequest
 
-    return rank_main(None if config is None else str(config))
+    return rank_main(None if config is None else str(config), StopRequest())
 
 
 @app.command()

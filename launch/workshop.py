@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import psutil
 
 from ..bench.journal import Journal
+from ..pipeline.clock import now_ns
 from ..pipeline.errors import ConfigError
 from ..pipeline.packet import Packet
 from ..pipeline.placement import DECODE_JPEG, ENCODE_JPEG, POSTPROCESS, PREPROCESS, LanePlan, Placement
@@ -28,7 +30,7 @@ from ..stages.preprocess import Preprocess
 from ..stages.sink import Sink
 from ..stages.source import Source, SourceOptions, open_source
 from ..stages.writers.open_writers import open_writers
-from .assemble import Drops, Parts, Run
+from .assemble import Parts, Run
 from .config import RunConfig
 
 # By name only: no rank imports torch unless it is asked for, so `auto` does not try it.
@@ -74,6 +76,7 @@ class Workshop:
 
     def open(self) -> None:
         """Choose the engine and open the source, as far as this rank has them."""
+        cv2.setNumThreads(self.threads)
         if self._graphs:
             self._choose_engine()
         if self._is_source:
@@ -98,6 +101,7 @@ class Workshop:
             "num_frames": source.num_frames,
             "live": source.live,
             "description": source.description,
+            "has_names": bool(source.name_of(0)),
         }
 
     def open_sink(self, source: Mapping[str, Any]) -> None:
@@ -106,6 +110,8 @@ class Workshop:
             return
         wanted = self._config.sink
         beside_source = self._source is not None
+        if wanted.coco and source["has_names"] and not beside_source:
+            raise ConfigError("COCO results need the images' names, which the source has; put the sink on the source's rank")
         names = ["jsonl"]
         if wanted.video or (wanted.video is None and beside_source):
             names.append("video")
@@ -152,7 +158,7 @@ class Workshop:
             decode=lambda names: Decode(names, run.wire),
             source=self._source,
             sink=self._sink,
-            on_drop=Drops(self._journal),
+            on_drop=self._on_drop,
         )
 
     def facts(self) -> dict[str, Any]:
@@ -187,6 +193,11 @@ class Workshop:
         """The run has failed: close the outputs as they are."""
         if self._sink is not None:
             self._sink.hurry()
+
+    def _on_drop(self, packet: Packet, reason: str) -> None:
+        if self._sink is not None:
+            self._sink.dropped(packet, reason)
+        self._journal.fate(packet.frame, "dropped", reason, packet.capture_ns, packet.pts_ns, now_ns())
 
     def _choose_engine(self) -> None:
         """The same answer for every placement: decided for all cores of the host, whoever shares them in this run."""

@@ -198,3 +198,47 @@ def test_a_disk_that_is_full_ends_the_run_with_its_name(start_run, tmp_path):
 
 def test_the_number_of_frames_is_the_clips(splitrail_run):
     assert splitrail_run(placement="full").summary["counts"]["captured"] == NUM_FRAMES
+
+
+def hostfile_of(tmp_path, text):
+    path = tmp_path / "hosts.txt"
+    path.write_text("#: network=127.0.0.0/8\n" + text)
+    return path
+
+
+def test_a_host_that_does_not_answer_is_named_before_mpirun_starts(splitrail_run, tmp_path):
+    hosts = hostfile_of(tmp_path, "localhost slots=1\nnowhere.invalid slots=1\n")
+    outcome = splitrail_run(placement="backbone", hostfile=hosts)
+    assert outcome.code == 2, outcome.err
+    assert "nowhere.invalid" in outcome.err
+    assert len(outcome.err.strip().splitlines()) == 1
+    assert outcome.seconds < 30
+    assert not (outcome.folder / "journal-rank0.jsonl").exists()
+
+
+def test_a_far_host_with_another_version_is_refused(splitrail_run, tmp_path, monkeypatch):
+    """ssh is a script here: it runs the far command on this machine, as a splitrail of another version."""
+    ssh = tmp_path / "bin" / "ssh"
+    ssh.parent.mkdir()
+    ssh.write_text(
+        '#!/bin/sh\nwhile [ "${1#-}" != "$1" ]; do case $1 in -o|-l|-p) shift 2;; *) shift;; esac; done\nshift\n'
+        'sh -c "$*" | sed \'s/"splitrail": "[^"]*"/"splitrail": "9.9.9"/\'\n'
+    )
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", str(ssh.parent), prepend=":")
+    hosts = hostfile_of(tmp_path, "localhost slots=1\nfar slots=1\n")
+    outcome = splitrail_run(placement="backbone", hostfile=hosts)
+    assert outcome.code == 2, outcome.err
+    assert "9.9.9" in outcome.err
+    assert "far" in outcome.err
+    assert "install the same version" in outcome.err
+
+
+def test_too_few_slots_are_named(splitrail_run, tmp_path):
+    hosts = hostfile_of(tmp_path, "localhost slots=1\n")
+    outcome = splitrail_run("--dry-run", placement="backbone", hostfile=hosts)
+    assert outcome.code == 0  # all ranks are here: slots are for other hosts
+    hosts = hostfile_of(tmp_path, "far slots=1\n")
+    outcome = splitrail_run("--dry-run", placement="backbone", hostfile=hosts)
+    assert outcome.code == 2
+    assert "needs 2 ranks" in outcome.err

@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -177,6 +178,7 @@ class TestJob:
             os.kill(process.pid, signal.SIGKILL)
             assert process.wait(10) == -signal.SIGKILL
             assert gone(*pids.values())
+        assert not (Path(tempfile.gettempdir()) / f"ompi.{process.pid}").exists()
         assert process.failure().startswith("mpirun ended on signal 9 (Killed); what it said is in ")
 
     def test_a_program_that_is_missing_is_named(self, tmp_path):
