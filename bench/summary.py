@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +21,18 @@ _FRAME_KIND = 1
 _NUM_WARM_UP = 5
 
 
-def complete_outputs(out: Path, error: str | None = None) -> dict[str, Any]:
+def complete_outputs(
+    out: Path, error: str | None = None, accuracy: Callable[[], dict[str, Any] | None] | None = None
+) -> dict[str, Any]:
     """After the last frame, on the host of rank 0: a line for every dropped frame in `detections.jsonl`, in frame order,
-    and `summary.json`. Returns the summary. `error` is the sentence the run ended with."""
+    and `summary.json`. Returns the summary. `error` is the sentence the run ended with; `accuracy` judges the detections
+    where their truth is known, else it returns None."""
     journals = load_journals(out)
     _complete_detections(out / DETECTIONS, journals)
     summary = summarize(journals, error)
+    judged = accuracy() if accuracy is not None else None
+    if judged is not None:
+        summary["accuracy"] = judged
     _replace(out / SUMMARY, json.dumps(summary, indent=1) + "\n")
     return summary
 
@@ -64,9 +70,6 @@ def summarize(journals: Mapping[int, list[dict[str, Any]]], error: str | None = 
         "wire_proof": _wire_proof(journals),
         "environment": {str(rank): facts.get("environment") for rank, facts in begins.items()},
     }
-    accuracy = [line for lines in journals.values() for line in lines if line["e"] == "accuracy"]
-    if accuracy:
-        summary["accuracy"] = {key: value for key, value in accuracy[-1].items() if key not in ("e", "t")}
     return summary
 
 

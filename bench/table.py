@@ -53,11 +53,16 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
             f"wire: the interfaces sent {_bytes(proof['interface_bytes'])}, the messages have {_bytes(proof['payload_bytes'])}"
         )
     if "accuracy" in summary:
-        console.print(
-            ", ".join(f"{name} {value:.3f}" for name, value in summary["accuracy"].items() if isinstance(value, float))
-        )
+        console.print(_accuracy_line(summary["accuracy"]))
     if any(row.get("weak") for row in _rows(summary)):
         console.print("* fewer frames than this percentile needs (p95: 130, p99: 662)")
+
+
+def _accuracy_line(accuracy: Mapping[str, Any]) -> str:
+    if "not_measured" in accuracy:
+        return f"accuracy: not measured, {accuracy['not_measured']}"
+    figures = ", ".join(f"{name} {accuracy[name]:.3f}" for name in ("mAP@50", "mAP") if accuracy[name] is not None)
+    return f"accuracy: {figures or 'no object to find'} over {accuracy['num_images']} frames, {accuracy['num_objects']} objects"
 
 
 def _rank_line(rank: Mapping[str, Any]) -> str:

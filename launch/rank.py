@@ -48,6 +48,7 @@ from .endings import exit_code, one_line  # noqa: E402
 from .exchange import broadcast_bytes, gather_json, measure_clock, together  # noqa: E402
 from .far_files import collect_files, far_folder  # noqa: E402
 from .interface import tx_bytes  # noqa: E402
+from .judge import judge  # noqa: E402
 from .stop_request import StopRequest  # noqa: E402
 from .workshop import Workshop  # noqa: E402
 
@@ -210,7 +211,7 @@ class _Rank:
         files.gather(self._comm, out)
         collect_files(self._comm, out, self._rank)
         if self._rank == 0:
-            summary = complete_outputs(out)
+            summary = complete_outputs(out, accuracy=lambda: judge(out, config, run.bundle.classes))
             if "SPLITRAIL_STARTED_BY_RUN" not in os.environ:
                 print_summary(summary, Console())
         self._comm.Barrier()

@@ -27,13 +27,15 @@ from ..stages.jpeg import JpegDecode, JpegEncode
 from ..stages.network import Network, outputs_of
 from ..stages.postprocess import DetrPostprocess
 from ..stages.preprocess import Preprocess
+from ..stages.scene_source import open_scenes
 from ..stages.sink import Sink
-from ..stages.source import Source, SourceOptions, open_source
+from ..stages.source import Source, SourceOptions, open_source, register_source
 from ..stages.writers.open_writers import open_writers
 from .assemble import Parts, Run
 from .config import RunConfig
 
 # By name only: no rank imports torch unless it is asked for, so `auto` does not try it.
+register_source("scenes", open_scenes)
 register_engine(
     EngineKind("torch", "splitrail.models.engine:open_torch_engine", "torch", "torch", ("fp32",), automatic=False)
 )
@@ -111,7 +113,9 @@ class Workshop:
         wanted = self._config.sink
         beside_source = self._source is not None
         if wanted.coco and source["has_names"] and not beside_source:
-            raise ConfigError("COCO results need the images' names, which the source has; put the sink on the source's rank")
+            raise ConfigError(
+                "COCO results need the images' names, which the source has; put the sink on the source's rank"
+            )
         names = ["jsonl"]
         if wanted.video or (wanted.video is None and beside_source):
             names.append("video")
@@ -134,6 +138,7 @@ class Workshop:
             gallery=self._gallery,
             name_of=self._source.source.name_of if self._source is not None else None,
             lossless=not source["live"],
+            draw_threshold=self._bundle.postprocess.score_threshold,
         )
 
     def parts(self, run: Run) -> Parts:

@@ -47,8 +47,11 @@ class Sink:
         gallery: Gallery | None = None,
         name_of: Callable[[int], str] | None = None,
         lossless: bool = True,
+        draw_threshold: float = 0.0,
     ) -> None:
-        """Raises SinkError where a writer needs pictures and there is no gallery."""
+        """Pictures show detections with a score of at least `draw_threshold`; records have all of them.
+
+        Raises SinkError where a writer needs pictures and there is no gallery."""
         if gallery is None and any(writer.draws for writer in writers):
             raise SinkError(
                 "a video or pictures need the source's images, which stay on the source's host; "
@@ -59,6 +62,7 @@ class Sink:
         self._gallery = gallery
         self._name_of = name_of
         self._lossless = lossless
+        self._draw_threshold = draw_threshold
         self._next_frame = 0
         self._dropped: dict[int, Result] = {}
         self._num_without_image = 0
@@ -131,7 +135,7 @@ class Sink:
             self._num_without_image += 1
             return None
         if result.detections is not None:
-            draw_detections(picture, result.detections, self._classes)
+            draw_detections(picture, result.detections.above(self._draw_threshold), self._classes)
         elif result.fate == "failed":
             draw_caption(picture, f"frame {result.frame} failed: {result.reason}")
         self._last_picture = picture
