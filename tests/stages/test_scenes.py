@@ -1,0 +1,526 @@
+"""Generated scenes: the same every time, exact, within the pinned ranges, and not to be solved by colour blobs."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from splitrail.pipeline.errors import ConfigError, SinkError, SourceError, SplitrailError
+from splitrail.stages.scene_folder import ANNOTATIONS, write_coco_folder
+from splitrail.stages.scene_source import SceneSettings, SceneSource, open_scenes
+from splitrail.stages.scenery.classes import CLASSES, KEYPOINTS, NUM_KEYPOINTS, SKELETONS
+from splitrail.stages.scenery.clip import MAX_SPEED, MAX_TURN
+from splitrail.stages.scenery.distractors import DISTRACTORS, DISTRACTORS_HELD_OUT
+from splitrail.stages.scenery.frame import MAX_OBJECTS, MAX_OCCLUSION, MAX_SIZE, MIN_SIZE, SceneTruth
+from splitrail.stages.scenery.grounds import GROUNDS, GROUNDS_HELD_OUT, ground
+from splitrail.stages.scenery.look import random_look
+from splitrail.stages.scenery.paints import PAINTS, PAINTS_HELD_OUT
+from splitrail.stages.scenery.still import place_still
+from splitrail.stages.scenes import SceneWorld
+from splitrail.stages.source import SourceOptions
+
+SMALL = (96, 128)
+
+
+@pytest.fixture(scope="module")
+def world() -> SceneWorld:
+    return SceneWorld(SMALL, seed=3, split="test")
+
+
+def _digest(world: SceneWorld) -> str:
+    digest = hashlib.sha256()
+    film = world.clip(1, 40)
+    for frame in (world.image(4), world.image(0), film.frame(30), film.frame(2)):
+        for array in (frame.image, frame.boxes, frame.labels, frame.keypoints, frame.owner, frame.occlusion):
+            digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def test_the_same_seed_gives_the_same_bytes_in_any_order_and_process(world: SceneWorld) -> None:
+    expected = _digest(world)
+    world.image(9)
+    assert _digest(world) == expected
+    script = (
+        "import sys, cv2; cv2.setNumThreads(1); sys.path.insert(0, sys.argv[1]); import test_scenes as t\n"
+        "print(t._digest(t.SceneWorld(t.SMALL, seed=3, split='test')))"
+    )
+    folder = str(Path(__file__).parent)
+    other = subprocess.run([sys.executable, "-c", script, folder], capture_output=True, text=True, check=True)
+    assert other.stdout.strip() == expected
+
+
+def test_seed_split_and_index_each_change_the_picture(world: SceneWorld) -> None:
+    first = world.image(1).image
+    for other in (
+        world.image(2),
+        SceneWorld(SMALL, seed=4, split="test").image(1),
+        SceneWorld(SMALL, seed=3, split="train").image(1),
+        world.clip(0, 10).frame(1),
+        world.clip(1, 10).frame(1),
+    ):
+        assert not np.array_equal(first, other.image)
+
+
+def _check_exact(truth: SceneTruth, size: tuple[int, int]) -> None:
+    masks = truth.masks
+    assert masks.shape == (len(truth), *size)
+    assert (masks.sum(0) <= 1).all()
+    for mask, (left, top, right, bottom) in zip(masks, truth.boxes.astype(int).tolist(), strict=True):
+        y, x = np.nonzero(mask)
+        assert (left, top, right, bottom) == (x.min(), y.min(), x.max() + 1, y.max() + 1)
+    assert truth.keypoints.shape == (len(truth), NUM_KEYPOINTS, 3)
+    for mask, keypoints in zip(masks, truth.keypoints, strict=True):
+        near = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8))
+        for x, y, sight in keypoints.tolist():
+            if sight == 0:
+                assert (x, y) == (0, 0)
+            else:
+                assert 0 <= x < size[1]
+                assert 0 <= y < size[0]
+            if sight == 2:
+                assert near[int(y), int(x)]
+
+
+def test_truth_is_the_extent_of_the_visible_pixels(world: SceneWorld) -> None:
+    num_objects = 0
+    film = world.clip(2, 80)
+    for truth in [*map(world.truth, range(80)), *map(film.truth, range(0, 80, 4))]:
+        _check_exact(truth, SMALL)
+        num_objects += len(truth)
+    assert num_objects > 200
+
+
+def test_truth_without_the_picture_is_the_pictures_truth(world: SceneWorld) -> None:
+    film = world.clip(2, 60)
+    for frame, truth in ((world.image(7), world.truth(7)), (film.frame(11), film.truth(11))):
+        for name in ("boxes", "labels", "keypoints", "occlusion", "sizes", "identities", "owner", "ignored_boxes"):
+            assert np.array_equal(getattr(frame, name), getattr(truth, name))
+
+
+def test_an_objects_mask_is_where_its_colour_shows(world: SceneWorld) -> None:
+    """Paint one object anew: just the pixels of its mask change."""
+    rng = np.random.default_rng(5)
+    look = replace(random_look(rng, "test", SMALL), blur=0.0, motion=(0.0, 0.0), exposure=0.6)
+    num_objects = 0
+    for _ in range(6):
+        items = [
+            replace(item, motion=(0.0, 0.0), tint=(0.9, 0.9, 0.9)) for item in place_still(rng, "test", SMALL, 48, 4, 2)
+        ]
+        plain = world.studio.render(look, items, strict=False)
+        for index, identity in enumerate(plain.identities.tolist()):
+            anew = [replace(item, tint=(0.2, 0.2, 0.2)) if item.identity == identity else item for item in items]
+            changed = np.abs(world.studio.render(look, anew, strict=False).image.astype(int) - plain.image).max(2) > 0
+            mask = plain.masks[index].astype(np.uint8)
+            assert not changed[cv2.dilate(mask, np.ones((5, 5), np.uint8)) == 0].any()
+            assert changed[mask > 0].mean() > 0.85
+            num_objects += 1
+    assert num_objects >= 12
+
+
+def _check_pinned(truth: SceneTruth, size: tuple[int, int]) -> None:
+    short = min(size)
+    assert len(truth) <= MAX_OBJECTS
+    assert (truth.sizes >= MIN_SIZE).all()
+    assert (truth.sizes <= MAX_SIZE).all()
+    longer = np.maximum(truth.boxes[:, 2] - truth.boxes[:, 0], truth.boxes[:, 3] - truth.boxes[:, 1])
+    assert (longer >= MIN_SIZE * short).all()
+    assert (longer <= MAX_SIZE * short + 2).all()
+    assert (truth.occlusion <= MAX_OCCLUSION + 1e-6).all()
+    assert (truth.occlusion >= 0).all()
+
+
+def test_pinned_ranges_hold_and_are_used() -> None:
+    world = SceneWorld((128, 160), seed=8, split="test")
+    truths = [world.truth(index) for index in range(400)]
+    for truth in truths:
+        _check_pinned(truth, world.size)
+        assert not len(truth.ignored_boxes)
+    counts = np.bincount([len(truth) for truth in truths], minlength=MAX_OBJECTS + 1)
+    assert (counts > 0).all()
+    assert set(np.concatenate([truth.labels for truth in truths]).tolist()) == set(range(len(CLASSES)))
+    sizes = np.concatenate([truth.sizes for truth in truths])
+    occlusion = np.concatenate([truth.occlusion for truth in truths])
+    assert sizes.min() < 0.07
+    assert sizes.max() > 0.5
+    assert occlusion.max() > 0.5
+    assert ((sizes < 0.12) & (occlusion > 0.3)).mean() < 0.03  # tiny and much hidden are rare together
+
+
+@pytest.mark.parametrize("size", [(64, 64), (72, 200), (200, 90)])
+def test_any_shape_of_picture(size: tuple[int, int]) -> None:
+    world = SceneWorld(size, seed=1, split="test")
+    film = world.clip(0, 30)
+    for frame in (*map(world.image, range(12)), *map(film.frame, (0, 14, 29))):
+        assert frame.image.shape == (*size, 3)
+        assert frame.image.dtype == np.uint8
+        _check_exact(frame, size)
+        _check_pinned(frame, size)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.37, 1.0])
+def test_the_chosen_share_of_stills_is_empty(share: float) -> None:
+    world = SceneWorld(SMALL, seed=2, split="test", empty_fraction=share)
+    empty = [len(world.truth(index)) == 0 for index in range(60)]
+    assert empty == [world.is_empty(index) for index in range(60)]
+    assert abs(sum(empty) - 60 * share) <= 1
+
+
+def test_fewer_objects_on_request() -> None:
+    world = SceneWorld(SMALL, seed=2, split="test", max_objects=2)
+    assert {len(world.truth(index)) for index in range(40)} == {0, 1, 2}
+    assert max(len(world.clip(0, 20).truth(t)) for t in range(20)) <= 2
+
+
+def test_splits_share_nothing_and_the_test_split_has_kinds_of_its_own() -> None:
+    for both, held_out in ((GROUNDS, GROUNDS_HELD_OUT), (PAINTS, PAINTS_HELD_OUT), (DISTRACTORS, DISTRACTORS_HELD_OUT)):
+        assert held_out
+        assert not set(both) & set(held_out)
+    grounds = [ground(split, index) for split in ("train", "test") for index in (0, 1, 2)]
+    assert len({picture.tobytes() for picture in grounds}) == 6
+    worlds = [SceneWorld(SMALL, seed=0, split=split) for split in ("train", "test")]
+    photographs = []
+    for world in worlds:
+        rng = np.random.default_rng(0)  # the same draws: only the split differs
+        for item in place_still(rng, world.split, SMALL, 48, 4, 2):
+            photographs.append(item.sprite.colours[0].tobytes())
+    assert len(set(photographs)) == 12
+
+
+def test_a_clip_moves_smoothly() -> None:
+    world = SceneWorld((128, 160), seed=6, split="test")
+    film = world.clip(4, 150, fps=25)
+    num_pairs = 0
+    moved = 0.0
+    # Own speed and sway, the camera's sway, a fast object's turn about its middle, a pixel of rounding on either side.
+    limit = (MAX_SPEED + 0.15) / 25 * 128 + MAX_TURN / 25 * 0.3 * 128 + 2
+    for t in range(1, 150):
+        before, now = film.truth(t - 1), film.truth(t)
+        if film.take_of(t)[0] != film.take_of(t - 1)[0]:
+            continue
+        for index, identity in enumerate(now.identities.tolist()):
+            match = np.flatnonzero(before.identities == identity)
+            if len(match) and max(now.occlusion[index], before.occlusion[match[0]]) == 0:
+                shift = float(np.abs(now.boxes[index] - before.boxes[match[0]]).max())
+                assert shift <= limit
+                assert now.labels[index] == before.labels[match[0]]
+                moved = max(moved, shift)
+                num_pairs += 1
+    assert num_pairs > 200
+    assert moved >= 1
+
+
+def test_consecutive_frames_look_alike_and_takes_do_not() -> None:
+    film = SceneWorld(SMALL, seed=6, split="test").clip(1, 100, fps=5)
+    pictures = [cv2.GaussianBlur(frame.image, (0, 0), 2).astype(np.float32) for frame in film]
+    assert len(pictures) == 100
+    steps = np.array([np.abs(a - b).mean() for a, b in pairwise(pictures)])
+    cut = np.array(
+        [
+            film.take_of(t)[0] != film.take_of(t - 1)[0] or film.is_empty(t) != film.is_empty(t - 1)
+            for t in range(1, 100)
+        ]
+    )
+    assert cut.sum() == 3
+    assert steps[cut].min() > 2 * steps[~cut].max()
+
+
+@pytest.mark.parametrize("num_frames", [7, 100, 430, None])
+def test_the_chosen_share_of_a_clip_is_empty(num_frames: int | None) -> None:
+    world = SceneWorld((64, 64), seed=1, split="test", empty_fraction=0.2)
+    film = world.clip(3, num_frames, fps=10)
+    span = num_frames or 300
+    empty = [film.is_empty(t) for t in range(span)]
+    assert sum(empty) == int(span * 0.2)
+    for t in range(0, span, 5):
+        assert (len(film.truth(t)) == 0) == empty[t]
+        if empty[t]:
+            assert not len(film.truth(t).ignored_boxes)
+
+
+def test_objects_too_little_in_sight_are_marked_not_counted() -> None:
+    film = SceneWorld((128, 160), seed=6, split="test").clip(4, 100)
+    ignored = [film.truth(t) for t in range(0, 100, 3)]
+    assert sum(len(truth.ignored_boxes) for truth in ignored) > 0
+    for truth in ignored:
+        _check_pinned(truth, (128, 160))
+        assert len(truth.ignored_boxes) == len(truth.ignored_labels)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"size": (63, 100)},
+        {"size": (100, 5000)},
+        {"seed": -1},
+        {"split": "validation"},
+        {"max_objects": 0},
+        {"max_objects": 9},
+        {"empty_fraction": 1.5},
+        {"empty_fraction": float("nan")},
+    ],
+)
+def test_arguments_out_of_range(arguments: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="give"):
+        SceneWorld(**{"size": SMALL, **arguments})  # type: ignore[arg-type]
+
+
+def test_clip_arguments_out_of_range(world: SceneWorld) -> None:
+    for seed, num_frames, fps in ((0, 0, 25.0), (0, 5, 0.0), (0, 5, float("nan")), (-1, 5, 25.0)):
+        with pytest.raises(ConfigError, match="give"):
+            world.clip(seed, num_frames, fps)
+    with pytest.raises(ConfigError):
+        world.clip(0, 5).frame(5)
+    with pytest.raises(ConfigError):
+        world.image(-1)
+
+
+# -- COCO folders
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("coco") / "scenes"
+    write_coco_folder(out, 12, size=SMALL, seed=5, split="test")
+    return out
+
+
+def _load(path: Path) -> object:
+    coco = pytest.importorskip("pycocotools.coco")
+    with contextlib.redirect_stdout(io.StringIO()):
+        return coco.COCO(str(path))
+
+
+def _average_precision(truth: object, results: list[dict[str, object]], kind: str = "bbox") -> tuple[float, float]:
+    """mAP over IoU 0.5 to 0.95, and at 0.5."""
+    cocoeval = pytest.importorskip("pycocotools.cocoeval")
+    if not results:
+        return 0.0, 0.0
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = cocoeval.COCOeval(truth, truth.loadRes(results), kind)  # type: ignore[attr-defined]
+        if kind == "keypoints":
+            evaluation.params.kpt_oks_sigmas = np.full(NUM_KEYPOINTS, 0.05)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return float(evaluation.stats[0]), float(evaluation.stats[1])
+
+
+def test_pycocotools_reads_the_folder_and_finds_the_truth_perfect(folder: Path) -> None:
+    truth = _load(folder / ANNOTATIONS)
+    annotations = truth.dataset["annotations"]  # type: ignore[attr-defined]
+    assert len(annotations) > 20
+    for kind in ("bbox", "segm", "keypoints"):
+        results = [
+            {**annotation, "score": 1.0}
+            for annotation in annotations
+            if annotation["num_keypoints"] or kind != "keypoints"
+        ]
+        for result in results:
+            for key in {"bbox", "segmentation", "keypoints"} - {{"segm": "segmentation"}.get(kind, kind)}:
+                del result[key]
+            if kind == "segm":
+                mask = truth.annToMask(result)  # type: ignore[attr-defined]
+                result["segmentation"] = pytest.importorskip("pycocotools.mask").encode(np.asfortranarray(mask))
+        assert _average_precision(truth, results, kind)[0] == pytest.approx(1.0)
+    shifted = [
+        {
+            "image_id": a["image_id"],
+            "category_id": a["category_id"],
+            "score": 1.0,
+            "bbox": [a["bbox"][0] + a["bbox"][2], *a["bbox"][1:]],
+        }
+        for a in annotations
+    ]
+    assert _average_precision(truth, shifted)[0] < 0.1
+
+
+def test_the_folders_masks_boxes_and_pictures_are_the_worlds(folder: Path) -> None:
+    truth = _load(folder / ANNOTATIONS)
+    world = SceneWorld(SMALL, seed=5, split="test")
+    for index in range(12):
+        frame = world.image(index)
+        (image,) = truth.loadImgs([index])  # type: ignore[attr-defined]
+        picture = cv2.imread(str(folder / "images" / image["file_name"]))
+        assert np.abs(picture.astype(int) - frame.image).mean() < 6
+        annotations = truth.loadAnns(truth.getAnnIds(imgIds=[index]))  # type: ignore[attr-defined]
+        assert [a["category_id"] for a in annotations] == frame.labels.tolist()
+        for annotation, mask, box in zip(annotations, frame.masks, frame.boxes.tolist(), strict=True):
+            assert np.array_equal(truth.annToMask(annotation), mask)  # type: ignore[attr-defined]
+            assert annotation["area"] == mask.sum()
+            x, y, width, height = annotation["bbox"]
+            assert [x, y, x + width, y + height] == box
+
+
+def test_categories_name_their_keypoints(folder: Path) -> None:
+    categories = json.loads((folder / ANNOTATIONS).read_text())["categories"]
+    assert [category["name"] for category in categories] == list(CLASSES)
+    for label, category in enumerate(categories):
+        assert category["id"] == label
+        assert category["keypoints"] == list(KEYPOINTS[category["name"]])
+        assert len(set(category["keypoints"])) == NUM_KEYPOINTS
+        assert {end for pair in SKELETONS[category["name"]] for end in pair} <= set(range(1, NUM_KEYPOINTS + 1))
+
+
+def test_the_same_folder_twice(folder: Path, tmp_path: Path) -> None:
+    done: list[tuple[int, int]] = []
+    write_coco_folder(tmp_path / "b", 12, SMALL, 5, "test", lambda number, total: done.append((number, total)))
+    assert done == [(number, 12) for number in range(1, 13)]
+    files = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    assert len(files) == 13
+    for name in files:
+        assert (folder / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    def interrupt(number: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_coco_folder(tmp_path / "out", 3, SMALL, progress=interrupt, split="test")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders_that_cannot_be_written(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(SinkError, match="exists already"):
+        write_coco_folder(folder, 3, SMALL)
+    (tmp_path / "file").write_text("x")
+    for target in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(SinkError, match="another folder"):
+            write_coco_folder(target, 3, SMALL)
+    with pytest.raises(ConfigError):
+        write_coco_folder(tmp_path / "none", 0, SMALL)
+
+
+# -- as a source
+
+
+def test_the_source_gives_frames_and_their_truth() -> None:
+    source = open_scenes("seed=2,size=64x80,frames=7,fps=10,objects=3,empty=0", SourceOptions(stride=2))
+    film = SceneWorld((64, 80), 2, "test", 3, 0.0).clip(0, 7, 10.0)
+    assert (source.num_frames, source.live, source.fps) == (4, False, 5.0)
+    for number in range(4):
+        packet = source.receive()
+        assert packet is not None
+        assert packet.frame == number
+        assert packet.pts_ns == number * 200_000_000
+        assert packet.source_size == (64, 80)
+        expected = film.frame(2 * number)
+        assert np.array_equal(packet.tensors["image"], expected.image)
+        assert np.array_equal(source.truth(number).boxes, expected.boxes)
+    assert source.receive() is None
+    source.close()
+
+
+def test_a_looping_source_repeats_its_truth() -> None:
+    source = SceneSource(SceneSettings(size=(64, 64), frames=3), SourceOptions(loop=True, max_frames=8))
+    pictures = []
+    while (packet := source.receive()) is not None:
+        pictures.append(packet.tensors["image"])
+    assert len(pictures) == 8
+    for frame in range(3, 8):
+        assert np.array_equal(pictures[frame], pictures[frame - 3])
+        assert np.array_equal(source.truth(frame).boxes, source.truth(frame - 3).boxes)
+
+
+def test_an_endless_source_ends_when_stopped() -> None:
+    source = open_scenes("size=64x64,frames=0", SourceOptions(rate=1000))
+    assert source.num_frames is None
+    assert source.live
+    assert source.receive() is not None
+    source.stop()
+    assert source.receive() is None
+
+
+def test_source_settings() -> None:
+    assert SceneSettings.parse("") == SceneSettings()
+    parsed = SceneSettings.parse("seed=7, size=480x640,frames=0,fps=12.5,split=train,objects=3,empty=0.25")
+    assert parsed == SceneSettings(7, (480, 640), None, 12.5, "train", 3, 0.25)
+    for bad in ("seed", "seed=x", "size=64", "colour=red", "split=val", "fps=", "seed=1,seed=2", "frames=-1.5", "=3"):
+        with pytest.raises(SourceError, match="give"):
+            SceneSettings.parse(bad)
+    for out_of_range in ("size=10x10", "objects=9", "empty=2", "fps=0", "frames=-3", "seed=-1"):
+        with pytest.raises(SplitrailError, match="give"):
+            open_scenes(out_of_range, SourceOptions())
+
+
+# -- not to be solved by colour blobs
+
+
+def _blobs(image: npt.NDArray[np.uint8]) -> list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]]:
+    """Boxes [4] and features of what differs in colour from its surroundings, at three levels of contrast."""
+    lab = cv2.cvtColor(cv2.GaussianBlur(image, (0, 0), 1.2), cv2.COLOR_BGR2LAB).astype(np.float32)
+    background = cv2.medianBlur(cv2.resize(image, None, fx=0.25, fy=0.25, interpolation=cv2.INTER_AREA), 31)
+    surroundings = cv2.resize(cv2.cvtColor(background, cv2.COLOR_BGR2LAB), image.shape[1::-1]).astype(np.float32)
+    contrast = np.clip(np.sqrt(((lab - surroundings) ** 2).sum(2)), 0, 255).astype(np.uint8)
+    otsu, _ = cv2.threshold(contrast, 0, 255, cv2.THRESH_OTSU)
+    found = []
+    for level in (0.6 * otsu, otsu, 1.6 * otsu):
+        mask = cv2.morphologyEx((contrast > level).astype(np.uint8), cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
+        mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+        contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        for contour in contours:
+            x, y, width, height = cv2.boundingRect(contour)
+            area = cv2.contourArea(contour)
+            if max(width, height) < 12 or area < 20:
+                continue
+            hull = cv2.contourArea(cv2.convexHull(contour))
+            (_, (a, b), _) = cv2.minAreaRect(contour)
+            moments = np.abs(cv2.HuMoments(cv2.moments(contour)).ravel()[:4]) + 1e-9
+            colour = lab[y : y + height, x : x + width].reshape(-1, 3).mean(0) / 64
+            shape = [area / (width * height), area / max(hull, 1), min(a, b) / max(a, b, 1), np.log(width / height)]
+            features = np.array([*shape, *(-np.log(moments) / 4), *colour, np.log(area) / 2], np.float32)
+            found.append((np.array([x, y, x + width, y + height], np.float32), features))
+    return found
+
+
+def _overlap(box: npt.NDArray[np.float32], boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
+    shared = np.prod(np.maximum(high - low, 0), axis=1)
+    return np.asarray(shared / (np.prod(box[2:] - box[:2]) + np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) - shared))
+
+
+@pytest.mark.slow
+def test_colour_blobs_do_not_find_the_objects(tmp_path: Path) -> None:
+    """Blobs against the surroundings, told apart by their shape and colour with the truth of other scenes of the same split."""
+    world = SceneWorld((256, 320), seed=21, split="test")
+    features, labels = [], []
+    for index in range(70):
+        frame = world.image(index)
+        for box, feature in _blobs(frame.image):
+            overlaps = _overlap(box, frame.boxes)
+            best = int(overlaps.argmax()) if len(overlaps) else -1
+            features.append(feature)
+            labels.append(int(frame.labels[best]) if best >= 0 and overlaps[best] > 0.5 else -1)
+    known, known_labels = np.array(features), np.array(labels)
+    assert (known_labels >= 0).sum() > 40
+
+    write_coco_folder(tmp_path / "scenes", 50, (256, 320), seed=22, split="test")
+    results: list[dict[str, object]] = []
+    for index in range(50):
+        found = []
+        for box, feature in _blobs(cv2.imread(str(tmp_path / "scenes" / "images" / f"{index:012d}.jpg"))):
+            nearest = known_labels[np.argsort(((known - feature) ** 2).sum(1))[:7]]
+            found += [(float((nearest == label).mean()), label, box) for label in set(nearest.tolist()) - {-1}]
+        kept: list[tuple[float, int, npt.NDArray[np.float32]]] = []
+        for score, label, box in sorted(found, key=lambda entry: -entry[0]):
+            if all(label != other or _overlap(box, place[None])[0] < 0.5 for _, other, place in kept):
+                kept.append((score, label, box))
+        for score, label, box in kept:
+            left, top, right, bottom = box.tolist()
+            place = [left, top, right - left, bottom - top]
+            results.append({"image_id": index, "category_id": label, "bbox": place, "score": score})
+    truth = _load(tmp_path / "scenes" / ANNOTATIONS)
+    _, at_half = _average_precision(truth, results)
+    assert 0.005 < at_half < 0.3  # it finds some, so the baseline is one; but far from all
