@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import Progress
 
 from ..pipeline.errors import ConfigError, UsageError
 
@@ -21,9 +23,13 @@ def export_verb(
     opset: int,
     seed: int,
     torch_engine: bool,
+    overrides: Mapping[str, int | None],
     console: Console,
 ) -> None:
-    """Export and say what was made. Raises ConfigError for options that do not parse."""
+    """Export and say what was made. `overrides` are choices of the architecture, None where the name's own holds.
+
+    Raises ConfigError for options that do not parse.
+    """
     try:
         import onnx  # noqa: F401
         import torch  # noqa: F401
@@ -31,7 +37,12 @@ def export_verb(
         raise UsageError("export needs torch and onnx; add them with: pip install 'splitrail[torch]'") from error
     from ..models.export import export_bundle
 
-    with console.status(f"exporting {detector}"):
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(f"exporting {detector}", total=None)
+
+        def show(done: int, total: int, text: str) -> None:
+            bar.update(task, completed=done, total=total, description=text)
+
         bundle = export_bundle(
             detector,
             out,
@@ -41,6 +52,8 @@ def export_verb(
             opset=opset,
             seed=seed,
             include_torch=torch_engine,
+            overrides={name: value for name, value in overrides.items() if value is not None},
+            progress=show,
         )
     for stage in bundle.stages:
         wire = ", ".join(stage.wire_tensors) or ", ".join(tensor.name for tensor in stage.outputs)

@@ -178,6 +178,10 @@ def export(
     cut: Annotated[str, typer.Option(help="c5, projection, memory, several joined by commas, or none.")] = "projection",
     opset: Annotated[int, typer.Option(help="ONNX opset; 13 for TensorRT 8.")] = 17,
     seed: Annotated[int, typer.Option(help="For random weights.")] = 0,
+    queries: Annotated[Optional[int], typer.Option(help="Number of queries.")] = None,  # noqa: UP045
+    encoder_layers: Annotated[Optional[int], typer.Option(help="Number of encoder layers.")] = None,  # noqa: UP045
+    decoder_layers: Annotated[Optional[int], typer.Option(help="Number of decoder layers.")] = None,  # noqa: UP045
+    classes: Annotated[Optional[int], typer.Option(help="Number of classes, without no-object.")] = None,  # noqa: UP045
     torch_engine: Annotated[bool, typer.Option("--torch", help="Add the weights for the torch engine.")] = False,
 ) -> None:
     """Make a bundle of ONNX graphs from a detector in torch.
@@ -186,7 +190,13 @@ def export(
     """
     from .export import export_verb
 
-    export_verb(detector, out, weights, size, cut, opset, seed, torch_engine, Console(stderr=True))
+    overrides = {
+        "num_queries": queries,
+        "encoder_layers": encoder_layers,
+        "decoder_layers": decoder_layers,
+        "num_classes": classes,
+    }
+    export_verb(detector, out, weights, size, cut, opset, seed, torch_engine, overrides, Console(stderr=True))
 
 
 @bench.command("overlap")

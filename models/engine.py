@@ -1,0 +1,122 @@
+"""The torch engine: a segment of a bundle's detector run by torch itself, on the CPU or on CUDA, in float32."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from ..pipeline.errors import EngineError
+from ..pipeline.packet import Array
+from ..stages.bundle import Bundle
+from ..stages.engine import Engine
+from .cut import WIRE_TENSOR, Segment, split
+from .detr import Detr, DetrConfig
+
+
+class TorchEngine:
+    """An `Engine` that gives the same named outputs as the ONNX graph of its segment.
+
+    Its weights are those of `segment`, on `device`, in evaluation mode.
+    """
+
+    name = "torch"
+    precision = "fp32"
+
+    def __init__(self, segment: Segment, device: torch.device) -> None:
+        self._segment = segment
+        self._device = device
+
+    def run(
+        self, inputs: Mapping[str, Array], outputs: Sequence[str], targets: Mapping[str, Array] | None = None
+    ) -> dict[str, Array]:
+        """See `Engine.run`. Raises EngineError for an output that the segment does not have."""
+        segment = self._segment
+        _require(segment, outputs)
+        x = torch.from_numpy(inputs[segment.input_name]).to(self._device)
+        valid_size = torch.from_numpy(inputs["valid_size"]).to(self._device)
+        only_fp32 = all(name in segment.fp32_names for name in outputs)
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            values = segment.compute(x, valid_size) if only_fp32 else segment(x, valid_size)
+            named = dict(zip(segment.fp32_names if only_fp32 else segment.output_names, values, strict=True))
+            results = {}
+            for name in outputs:
+                target = None if targets is None else targets.get(name)
+                if target is None:
+                    results[name] = np.ascontiguousarray(named[name].cpu().numpy())
+                else:
+                    torch.from_numpy(target).copy_(named[name])
+                    results[name] = target
+        return results
+
+    def close(self) -> None:
+        """Free the weights."""
+        del self._segment
+
+
+def open_torch_engine(
+    folder: str | os.PathLike[str],
+    bundle: Bundle,
+    stage_index: int,
+    threads: int,
+    device: str = "cpu",
+    outputs: Sequence[str] = (),
+    precision: str = "fp32",
+) -> Engine:
+    """Load one stage of a bundle that was exported with its weights; an `EngineOpener` of `stages/engines/registry.py`.
+
+    `device` is a torch device, or "auto" for CUDA where there is one; on the CPU `threads` threads compute, a setting of the
+    whole process. Any output can be asked for at each run, so `outputs` is only checked. Raises EngineError when the bundle
+    has no torch weights or they do not fit, or the device, precision or an output is not there.
+    """
+    if bundle.torch_model is None:
+        raise EngineError("this bundle has no weights for torch; export it again with them, or choose another engine")
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ImportError as error:
+        raise EngineError("safetensors is not installed; pip install 'splitrail[torch]'") from error
+    if precision != "fp32":
+        raise EngineError(f"torch runs this bundle in fp32, not in {precision}; ask for fp32, or choose another engine")
+    chosen = _device(device)
+    if chosen.type == "cpu":
+        torch.set_num_threads(threads)
+    cut_of = {tensor: cut for cut, tensor in WIRE_TENSOR.items()}
+    cuts = [cut_of[tensor] for stage in bundle.stages for tensor in stage.wire_tensors]
+    try:
+        with torch.device("meta"):
+            detr = Detr(DetrConfig(**bundle.torch_model.arguments))  # type: ignore[arg-type]
+        segment = split(detr, cuts, bundle.preprocess.size)[stage_index]
+        # Only this segment's weights are read; the rest of the model stays without memory.
+        with safe_open(Path(folder) / bundle.torch_model.weights, framework="pt", device=str(chosen)) as file:
+            stored = file.keys()
+            state = {name: file.get_tensor(name) for name in stored if name.startswith(segment.prefixes)}
+        detr.load_state_dict(state, strict=False, assign=True)
+        missing = [
+            name for name, value in detr.state_dict().items() if name.startswith(segment.prefixes) and value.is_meta
+        ]
+    except (OSError, TypeError, RuntimeError, SafetensorError) as error:
+        raise EngineError(f"the torch weights of this bundle do not fit ({error}); export it again") from error
+    if missing:
+        raise EngineError(f"the torch weights of this bundle lack {missing[0]}; export it again")
+    _require(segment, outputs)
+    return TorchEngine(segment.eval().requires_grad_(False), chosen)
+
+
+def _require(segment: Segment, outputs: Sequence[str]) -> None:
+    unknown = [name for name in outputs if name not in segment.output_names]
+    if unknown:
+        raise EngineError(f"{segment.name} gives {', '.join(segment.output_names)} and no {unknown[0]!r}")
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise EngineError(f"torch has no device {name!r} here; use cpu") from error
+    return device
