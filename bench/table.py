@@ -38,11 +38,10 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
         console.print(f"overlap: both ranks compute during {100 * summary['overlap_share']:.0f} % of the time")
     for rank in summary["ranks"]:
         console.print(_rank_line(rank))
+    choices = {rank["host"]: rank["engine_choice"] for rank in summary["ranks"] if rank["engine_choice"]}
+    for host, choice in choices.items():
+        console.print(f"engines on {host}, by this bundle's golden frames:\n{choice}", highlight=False)
     for rank in summary["ranks"]:
-        if rank["engine_choice"]:
-            console.print(
-                f"engines on {rank['host']}, by this bundle's golden frames:\n{rank['engine_choice']}", highlight=False
-            )
         if rank["engine_disagreement"]:
             console.print(
                 f"warning: rank {rank['rank']}: {rank['engine']} {rank['precision']} {rank['engine_disagreement']}"
