@@ -89,7 +89,7 @@ class SceneWorld:
         num_objects = 1 + int(rng.choice(self.max_objects, p=weights / weights.sum()))
         if self.is_empty(index):
             num_objects = 0
-        num_distractors = int(rng.integers(0, 6))
+        num_distractors = int(rng.integers(0, 5))
         return look, place_still(rng, self.split, self.size, self.sprite_side, num_objects, num_distractors)
 
     def clip(self, clip_seed: int, num_frames: int | None, fps: float = 25.0) -> SceneClip:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 import cv2
@@ -44,11 +45,6 @@ class Item:
     motion: tuple[float, float] = (0.0, 0.0)
     """How far it moves while the shutter is open, pixels."""
 
-    def extent(self) -> tuple[float, float]:
-        """Width and height of the whole solid's box, pixels."""
-        width, height = self.sprite.extent(self.angle)
-        return width * self.scale, height * self.scale
-
 
 @dataclass(slots=True)
 class Layer:
@@ -62,12 +58,17 @@ class Layer:
     matrix: npt.NDArray[np.float64]
     """[2, 3] from the sprite's level to the patch."""
     level: int
+    extent: float
+    """Longer side of the box around the whole solid, pixels."""
+    cover: Image = field(init=False)
+    """[h, w] the coverage alone."""
     solid: npt.NDArray[np.bool_] = field(init=False)
     """[h, w] where at least half a pixel is covered, outside the picture too: this is the truth's mask."""
     area: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.solid = self.colour[..., 3] >= 128
+        self.cover = np.ascontiguousarray(self.colour[..., 3])
+        self.solid = self.cover >= 128
         self.area = int(np.count_nonzero(self.solid))
 
     def inside(self, size: tuple[int, int]) -> tuple[slice, slice, slice, slice]:
@@ -85,17 +86,18 @@ def lay(item: Item) -> Layer:
     sprite, level, scale = item.sprite, 0, item.scale
     while scale <= 0.5 and level + 1 < len(sprite.colours):
         level, scale = level + 1, scale * 2
-    c, s = float(np.cos(item.angle)), float(np.sin(item.angle))
-    turn = np.array([[c, -s], [s, c]])
-    outline = sprite.hull @ (turn.T * item.scale) + (item.x, item.y)
-    pad = 2 + int(max(abs(item.motion[0]), abs(item.motion[1])) / 2 + 1)
-    left, top = (np.floor(outline.min(0)).astype(int) - pad).tolist()
-    right, bottom = (np.ceil(outline.max(0)).astype(int) + pad).tolist()
-    pivot = np.array(sprite.centre) / 2**level - 0.5
-    shift = np.array([item.x - left, item.y - top]) - 0.5 - scale * (turn @ pivot)
-    matrix = np.concatenate([scale * turn, shift[:, None]], 1)
+    c, s = math.cos(item.angle), math.sin(item.angle)
+    outline = sprite.hull @ np.array([[c, s], [-s, c]]) * item.scale
+    (first_x, first_y), (last_x, last_y) = outline.min(0).tolist(), outline.max(0).tolist()
+    pad = 3 + int(max(abs(item.motion[0]), abs(item.motion[1])) / 2)
+    left, top = math.floor(item.x + first_x) - pad, math.floor(item.y + first_y) - pad
+    right, bottom = math.ceil(item.x + last_x) + pad, math.ceil(item.y + last_y) + pad
+    x, y = sprite.centre[0] / 2**level - 0.5, sprite.centre[1] / 2**level - 0.5
+    matrix = scale * np.array([[c, -s, s * y - c * x], [s, c, -s * x - c * y]])
+    matrix[:, 2] += (item.x - left - 0.5, item.y - top - 0.5)
     colour = cv2.warpAffine(sprite.colours[level], matrix, (right - left, bottom - top), flags=cv2.INTER_LINEAR)
-    return Layer(item, left, top, np.asarray(colour, np.uint8), matrix, level)
+    extent = max(last_x - first_x, last_y - first_y)
+    return Layer(item, left, top, np.asarray(colour, np.uint8), matrix, level, extent)
 
 
 def paste(canvas: Plane, layer: Layer, look: Look) -> None:
@@ -105,7 +107,7 @@ def paste(canvas: Plane, layer: Layer, look: Look) -> None:
     if rows.start == rows.stop or columns.start == columns.stop:
         return
     lit, coverage = _light(layer, look)
-    if float(np.hypot(*layer.item.motion)) > 1.0:
+    if math.hypot(*layer.item.motion) > 1.0:
         kernel = streak(*layer.item.motion)
         lit = np.asarray(cv2.filter2D(lit, -1, kernel), np.float32)
         coverage = np.asarray(cv2.filter2D(coverage, -1, kernel), np.float32)
@@ -126,68 +128,71 @@ def _light(layer: Layer, look: Look) -> tuple[Plane, Plane]:
     surface = cv2.warpAffine(
         item.sprite.surfaces[layer.level], layer.matrix, (width, height), flags=cv2.INTER_LINEAR
     ).astype(np.float32)
-    c, s = float(np.cos(item.angle)), float(np.sin(item.angle))
-    middle = np.add(look.light, (0, 0, 1))
-    rows = np.zeros((4, 5))
-    for row, (x, y, z) in enumerate((look.light, middle / np.linalg.norm(middle), (0.0, -1.0, 0.0))):
-        towards = np.array([c * x + s * y, -s * x + c * y, z])
-        rows[row, :3] = towards / 127.5
-        rows[row, 4] = -towards.sum()
-    rows[3, 3] = 1 / 255
-    main, shine, sky, openness = cv2.split(np.maximum(cv2.transform(surface, rows), 0))
-    *paint, cover = cv2.split(layer.colour)
-    coverage = cover * np.float32(1 / 255)
-    strength = (np.float32(look.ambient) * (np.float32(0.75) + np.float32(0.35) * sky) + main) * openness * coverage
+    c, s = math.cos(item.angle), math.sin(item.angle)
+    x, y, z = look.light
+    half = math.sqrt(2 + 2 * z)  # length of the light's direction plus the camera's
+    rows = []
+    for towards in ((x, y, z), (x / half, y / half, (z + 1) / half), (0.0, -1.0, 0.0)):
+        a, b = c * towards[0] + s * towards[1], c * towards[1] - s * towards[0]
+        rows.append([a / 127.5, b / 127.5, towards[2] / 127.5, 0, -(a + b + towards[2])])
+    main, shine, sky, openness = cv2.split(cv2.transform(surface, np.array([*rows, [0, 0, 0, 1 / 255, 0]])))
+    coverage = layer.cover * np.float32(1 / 255)
+    # Ambient light is 0.75 to 1.1 times its strength: the sky is a little brighter than the ground.
+    strength = (
+        np.maximum(main, 0) + np.maximum(sky * np.float32(0.35 * look.ambient), 0) + np.float32(0.75 * look.ambient)
+    )
+    strength *= openness * coverage
+    paint = cv2.split(layer.colour)
     lit = cv2.LUT(cv2.merge([paint[channel] for channel in item.order]), _SQUARE)
     cv2.multiply(lit, cv2.merge([strength * np.float32(gain) for gain in item.tint]), dst=lit)
-    highlight = cv2.pow(shine, _SHARPNESS) * coverage * np.float32(0.5 * item.sprite.gloss)
+    highlight = cv2.pow(np.maximum(shine, 0), _SHARPNESS) * coverage * np.float32(0.5 * item.sprite.gloss)
     cv2.add(lit, cv2.merge((highlight, highlight, highlight)), dst=lit)
     return np.asarray(lit, np.float32), np.asarray(coverage, np.float32)
 
 
 def _shade(canvas: Plane, layer: Layer, look: Look) -> None:
     """Darken the canvas by the shadow that the layer casts on what is behind it."""
-    item = layer.item
     height, width = layer.solid.shape
-    across = (-look.light[0] / look.light[2], -look.light[1] / look.light[2])
-    extent = max(item.extent())
-    lift = (0.05 if item.sprite.upright else 0.09) * extent
-    falls = [np.array([[1, 0, lift * across[0]], [0, 1, lift * across[1]]])]
-    if item.sprite.upright:  # every point falls by its height above the middle of the foot
-        foot, lean_x, lean_y = 0.86 * height, 0.7 * across[0], 0.45 * across[1]
-        falls.append(np.array([[1, -lean_x, lean_x * foot], [0, -lean_y, foot * (1 + lean_y)]]))
-    soft = max(1.0, 0.035 * extent)
-    offset = np.array([layer.left, layer.top])
-    corners = np.array([[0, 0], [width, 0], [0, height], [width, height]])
-    reached = np.concatenate([corners @ fall[:, :2].T + fall[:, 2] for fall in falls]) + offset
-    low = np.maximum(np.floor((reached.min(0) - 3 * soft) / _COARSE).astype(int), 0)
-    last = [-(-canvas.shape[1] // _COARSE), -(-canvas.shape[0] // _COARSE)]
-    high = np.minimum(np.ceil((reached.max(0) + 3 * soft) / _COARSE).astype(int), last)
-    if (high <= low).any():
+    across_x, across_y = -look.light[0] / look.light[2], -look.light[1] / look.light[2]
+    upright = layer.item.sprite.upright
+    # A fall (p, q, r, s) takes the patch's x, y to x + p y + q, r y + s.
+    lift = (0.05 if upright else 0.09) * layer.extent
+    falls = [(0.0, lift * across_x, 1.0, lift * across_y)]
+    if upright:  # every point falls by its height above the middle of the foot
+        foot, lean_x, lean_y = 0.86 * height, 0.7 * across_x, 0.45 * across_y
+        falls.append((-lean_x, lean_x * foot, -lean_y, foot * (1 + lean_y)))
+    soft = max(1.0, 0.035 * layer.extent)
+    xs = [layer.left + q + p * y for p, q, _, _ in falls for y in (0, height)]
+    ys = [layer.top + s + r * y for _, _, r, s in falls for y in (0, height)]
+    left, top = (max(0, math.floor((min(values) - 3 * soft) / _COARSE)) for values in (xs, ys))
+    right = min(math.ceil((max(xs) + width + 3 * soft) / _COARSE), -(-canvas.shape[1] // _COARSE))
+    bottom = min(math.ceil((max(ys) + 3 * soft) / _COARSE), -(-canvas.shape[0] // _COARSE))
+    if right <= left or bottom <= top:
         return
     cell = (max(1, width // _COARSE), max(1, height // _COARSE))
-    small = cv2.resize(np.ascontiguousarray(layer.colour[..., 3]), cell, interpolation=cv2.INTER_AREA)
-    grid = np.array([width / cell[0], height / cell[1]])
-    shadow = np.zeros(tuple((high - low)[::-1].tolist()), np.uint8)
-    for fall in falls:
-        linear = fall[:, :2] * grid / _COARSE
-        shift = (fall[:, :2] @ (grid / 2) + fall[:, 2] + offset) / _COARSE - low - 0.5
-        cast = cv2.warpAffine(small, np.concatenate([linear, shift[:, None]], 1), tuple((high - low).tolist()))
-        np.maximum(shadow, cast, out=shadow)
+    small = cv2.resize(layer.cover, cell, interpolation=cv2.INTER_AREA)
+    u, v = width / cell[0], height / cell[1]
+    shadow = np.zeros((bottom - top, right - left), np.uint8)
+    for p, q, r, s in falls:
+        shift_x = (u / 2 + p * v / 2 + q + layer.left) / _COARSE - left - 0.5
+        shift_y = (r * v / 2 + s + layer.top) / _COARSE - top - 0.5
+        matrix = np.array([[u / _COARSE, p * v / _COARSE, shift_x], [0, r * v / _COARSE, shift_y]])
+        np.maximum(shadow, cv2.warpAffine(small, matrix, (right - left, bottom - top)), out=shadow)
     blurred = cv2.GaussianBlur(shadow, (0, 0), max(0.5, soft / _COARSE)).astype(np.float32)
     depth = np.float32(0.9 / (1 + look.ambient) / 255)
     kept = cv2.resize(1 - depth * blurred, None, fx=_COARSE, fy=_COARSE, interpolation=cv2.INTER_LINEAR)
-    part = canvas[low[1] * _COARSE : high[1] * _COARSE, low[0] * _COARSE : high[0] * _COARSE]
+    part = canvas[top * _COARSE : bottom * _COARSE, left * _COARSE : right * _COARSE]
     _dim(part, kept[: part.shape[0], : part.shape[1]])
 
 
 def streak(dx: float, dy: float) -> Plane:
     """A line of `dx`, `dy` pixels about the middle as a filter kernel that sums to 1."""
-    half = int(np.ceil(max(abs(dx), abs(dy)) / 2)) + 1
-    kernel = np.zeros((2 * half + 1, 2 * half + 1), np.float32)
-    for share in np.linspace(-0.5, 0.5, 4 * half + 1):
-        x, y = half + dx * share, half + dy * share
-        column, row = int(x), int(y)
-        u, v = x - column, y - row
-        kernel[row : row + 2, column : column + 2] += np.outer([1 - v, v], [1 - u, u]).astype(np.float32)
+    half = math.ceil(max(abs(dx), abs(dy)) / 2) + 1
+    share = np.linspace(-0.5, 0.5, 4 * half + 1)
+    x, y = half + dx * share, half + dy * share
+    column, row = x.astype(np.int64), y.astype(np.int64)
+    u, v = x - column, y - row
+    kernel = np.zeros((2 * half + 1, 2 * half + 1))
+    for right, down in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        np.add.at(kernel, (row + down, column + right), (u if right else 1 - u) * (v if down else 1 - v))
     return np.asarray(kernel / kernel.sum(), np.float32)

@@ -10,6 +10,8 @@ import numpy.typing as npt
 from .grounds import NUM_GROUNDS
 from .tones import Plane, Split
 
+_FIELD_Y, _FIELD_X = np.mgrid[-1:1:5j, -1:1:6j]
+
 
 @dataclass(frozen=True, slots=True)
 class Look:
@@ -76,7 +78,7 @@ def _random_view(rng: np.random.Generator, size: tuple[int, int]) -> npt.NDArray
 
 def _random_field(rng: np.random.Generator, light: tuple[float, float, float]) -> Plane:
     """Light that falls off away from the lamp, with a pool of light or shade, and the colours of lamp and surroundings."""
-    y, x = np.mgrid[-1:1:5j, -1:1:6j]
+    x, y = _FIELD_X, _FIELD_Y
     slope = rng.uniform(0, 0.35) * (light[0] * x + light[1] * y)
     cx, cy = rng.uniform(-1, 1, 2)
     pool = rng.uniform(-0.35, 0.45) * np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / rng.uniform(0.3, 1.5))

@@ -123,7 +123,7 @@ class Studio:
     def _truth(self, layers: Sequence[Layer]) -> SceneTruth:
         boxes: list[tuple[int, int, int, int]] = []
         occlusion: list[float] = []
-        counted: list[Item] = []
+        counted: list[Layer] = []
         ignored_boxes: list[tuple[int, int, int, int]] = []
         ignored_labels: list[int] = []
         owner = np.zeros(self._size, np.uint8)
@@ -140,16 +140,16 @@ class Studio:
                 continue
             boxes.append(box)
             occlusion.append(1 - np.count_nonzero(seen) / layer.area)
-            counted.append(layer.item)
+            counted.append(layer)
             owner[rows, columns][seen] = len(counted)
-        keypoints = [_keypoints(item, owner, number) for number, item in enumerate(counted, 1)]
+        keypoints = [_keypoints(layer.item, owner, number) for number, layer in enumerate(counted, 1)]
         return SceneTruth(
             boxes=np.array(boxes, np.float32).reshape(-1, 4),
-            labels=np.array([item.label for item in counted], np.int32),
+            labels=np.array([layer.item.label for layer in counted], np.int32),
             keypoints=np.array(keypoints, np.float32).reshape(-1, NUM_KEYPOINTS, 3),
             occlusion=np.array(occlusion, np.float32),
-            sizes=np.array([max(item.extent()) / min(self._size) for item in counted], np.float32),
-            identities=np.array([item.identity for item in counted], np.int32),
+            sizes=np.array([layer.extent / min(self._size) for layer in counted], np.float32),
+            identities=np.array([layer.item.identity for layer in counted], np.int32),
             owner=owner,
             ignored_boxes=np.array(ignored_boxes, np.float32).reshape(-1, 4),
             ignored_labels=np.array(ignored_labels, np.int32),
@@ -173,7 +173,8 @@ def _keypoints(item: Item, owner: Image, number: int) -> Plane:
     for index, (x, y) in enumerate(points.tolist()):
         if 0 <= x < width and 0 <= y < height:
             row, column = int(y), int(x)
+            # Of a keypoint on the outline, half the pixels around it are another's: one of the nine is enough.
             near = owner[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
-            seen = item.sprite.keypoints[index, 2] > 0 and bool((near == number).any())
+            seen = item.sprite.keypoints[index, 2] > 0 and number in near
             result[index] = (x, y, 2 if seen else 1)
     return result
