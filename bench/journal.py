@@ -5,13 +5,18 @@
     {"e": "wait", "c": cause, "n": lane or edge, "f": frame, "b": begin, "t": end}     waits of 0.1 ms and more
     {"e": "transfer", "n": edge, "f": frame, "k": kind, "s": bytes, "b": posted, "t": done}
     {"e": "fate", "f": frame, "x": fate, "r": reason, "c": capture, "p": media time, "t": output}
+    {"e": "clock", "edge": index, "round_trip_ns", "offset_ns", "at_ns"}      read again after the last frame (`clock.py`)
     {"e": any other name, ...facts}                                                        with "t": when
+
+Stages are named as in the bundle; besides these there are `capture` (from the picture's time), what a lane adds at an edge
+(`decode`, `jpeg_encode`, `jpeg_decode`), and `output` (handing over to the writers). Energy has its own lines: `energy.py`.
 
 Times are ns of the writing host's monotonic clock, except `b` of a transfer on the receiver: that is the sender's clock.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -94,11 +99,18 @@ class Journal:
 
 
 def read_journal(path: Path) -> Iterator[dict[str, object]]:
-    """The lines of a journal; a last line that was cut off by a crash is left out."""
+    """The lines of a journal; one that was cut off, by a crash or a full disk, is left out."""
     with path.open("rb") as file:
         for line in file:
             if line.endswith(b"\n"):
-                yield json.loads(line)
+                with contextlib.suppress(ValueError):
+                    yield json.loads(line)
+
+
+def edge_ends(edge: str) -> tuple[int, int]:
+    """Sending and receiving rank from an edge's name, "0->1 features"."""
+    sender, receiver = edge.split(" ")[0].split("->")
+    return int(sender), int(receiver)
 
 
 def journal_path(out: Path, rank: int) -> Path:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .intervals import overlap_share
-from .journal import read_journal
+from ..pipeline.errors import SinkError
+from .clock import RankClock, rank_clocks
+from .energy import energy_report
+from .intervals import Span, overlap_share
+from .journal import edge_ends, read_journal
 from .percentile import percentiles
+from .stability import judge_stability
+from .waits import delay_breakdown, frame_parts, rank_time
 
 SCHEMA_VERSION = 1
 SUMMARY = "summary.json"
@@ -49,10 +55,13 @@ def summarize(journals: Mapping[int, list[dict[str, Any]]], error: str | None = 
     """The summary as JSON values; times in ms, sizes in bytes. A value that could not be measured is None."""
     begins = {rank: _first(lines, "begin") for rank, lines in journals.items()}
     begin = next((facts for facts in begins.values() if facts), {})
-    offsets = clock_offsets(begins)
+    clocks = rank_clocks(journals)
     fates = [line for lines in journals.values() for line in lines if line["e"] == "fate"]
     source_rank, sink_rank = begin.get("source_rank", 0), begin.get("sink_rank", 0)
-    same_host = _host(begins, source_rank) == _host(begins, sink_rank)
+    timed = timed_results(fates)
+    delays = _delays(timed, source_rank, sink_rank, clocks)
+    windows = _windows(timed, sink_rank, clocks)
+    parts = frame_parts(journals, clocks)
     summary: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "error": error,
@@ -62,11 +71,19 @@ def summarize(journals: Mapping[int, list[dict[str, Any]]], error: str | None = 
         "policy": begin.get("policy"),
         "source": begins.get(source_rank, {}).get("source"),
         "counts": _counts(journals, fates),
-        "ranks": [_rank(rank, journals[rank], begins[rank]) for rank in sorted(journals)],
+        "ranks": [_rank(rank, journals[rank], begins[rank], windows.get(rank)) for rank in sorted(journals)],
         "fps": fps(fates),
-        "delay": _delay(fates, source_rank, sink_rank, same_host, offsets),
-        "edges": _edges(journals, begins, offsets),
-        "overlap_share": _overlap_share(journals, begins, offsets),
+        "delay": _delay(fates, source_rank, sink_rank, clocks),
+        "delay_parts": delay_breakdown({line["f"]: parts[line["f"]] for line in timed if line["f"] in parts}),
+        "stability": judge_stability([line["t"] for line in timed], delays or None).to_json(),
+        "energy": [
+            {"rank": rank, "host": begins[rank].get("host"), **entry}
+            for rank in sorted(journals)
+            for entry in energy_report(journals[rank], windows.get(rank), len(timed) - 1)
+        ],
+        "clocks": {str(rank): _clock(clocks[rank], windows.get(rank)) for rank in sorted(set(clocks) & set(journals))},
+        "edges": _edges(journals, begins, clocks),
+        "overlap_share": _overlap_share(journals, begins, clocks),
         "wire_proof": _wire_proof(journals),
         "environment": {str(rank): facts.get("environment") for rank, facts in begins.items()},
     }
@@ -77,8 +94,8 @@ def clock_offsets(begins: Mapping[int, Mapping[str, Any]]) -> dict[int, tuple[in
     """Rank -> (its clock minus rank 0's, error bound), ns, along the edges; ranks of one host share a clock."""
     pairs: dict[tuple[int, int], tuple[int, int]] = {}
     for facts in begins.values():
-        for index, (round_trip, offset) in (facts.get("clocks") or {}).items():
-            sender, receiver = _ends(facts["edges"][index])
+        for index, (round_trip, offset, *_) in (facts.get("clocks") or {}).items():
+            sender, receiver = edge_ends(facts["edges"][index])
             if _host(begins, sender) == _host(begins, receiver):
                 round_trip, offset = 0, 0
             pairs[sender, receiver] = (offset, round_trip // 2)
@@ -96,12 +113,33 @@ def clock_offsets(begins: Mapping[int, Mapping[str, Any]]) -> dict[int, tuple[in
 
 def fps(fates: Iterable[Mapping[str, Any]]) -> float | None:
     """Results per second between the first after the warm-up and the last; None with fewer than two."""
-    times = sorted(line["t"] for line in fates if line["x"] in ("done", "empty"))
-    if len(times) > 4 * _NUM_WARM_UP:
-        times = times[_NUM_WARM_UP:]
+    times = [line["t"] for line in timed_results(fates)]
     if len(times) < 2 or times[-1] == times[0]:
         return None
     return round((len(times) - 1) * 1e9 / float(times[-1] - times[0]), 3)
+
+
+def timed_results(fates: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The results by time, without the warm-up: the first five, where there are more than twenty."""
+    results = sorted((line for line in fates if line["x"] in ("done", "empty")), key=lambda line: int(line["t"]))
+    return results[_NUM_WARM_UP:] if len(results) > 4 * _NUM_WARM_UP else results
+
+
+def _windows(timed: Sequence[Mapping[str, Any]], sink_rank: int, clocks: Mapping[int, RankClock]) -> dict[int, Span]:
+    """Rank -> from the first to the last timed result, by its own clock; empty with fewer than two."""
+    if len(timed) < 2 or sink_rank not in clocks or timed[-1]["t"] == timed[0]["t"]:
+        return {}
+    begin, end = (clocks[sink_rank].to_rank0(timed[index]["t"]) for index in (0, -1))
+    return {rank: (clock.from_rank0(begin), clock.from_rank0(end)) for rank, clock in clocks.items()}
+
+
+def _clock(clock: RankClock, window: Span | None) -> dict[str, Any]:
+    """How well a rank's clock is known to rank 0; `num_readings` is None where both have the same."""
+    return {
+        "num_readings": clock.num_readings,
+        "drift_ppm": [None if model.drift_ppm is None else round(model.drift_ppm, 3) for model, _ in clock.hops],
+        "error_ms": None if window is None else round(max(clock.error_ns(time) for time in window) / 1e6, 4),
+    }
 
 
 def _counts(journals: Mapping[int, list[dict[str, Any]]], fates: list[dict[str, Any]]) -> dict[str, int]:
@@ -120,7 +158,7 @@ def _counts(journals: Mapping[int, list[dict[str, Any]]], fates: list[dict[str, 
     return counts
 
 
-def _rank(rank: int, lines: list[dict[str, Any]], begin: Mapping[str, Any]) -> dict[str, Any]:
+def _rank(rank: int, lines: list[dict[str, Any]], begin: Mapping[str, Any], window: Span | None) -> dict[str, Any]:
     services = defaultdict(list)
     for line in lines:
         if line["e"] == "stage":
@@ -146,54 +184,66 @@ def _rank(rank: int, lines: list[dict[str, Any]], begin: Mapping[str, Any]) -> d
         "waited_ms": {cause: round(total, 1) for cause, total in waits.items()},
         "resident_bytes": end.get("resident_bytes"),
         "peak_resident_bytes": end.get("peak_resident_bytes"),
+        "gpu_memory": end.get("gpu_memory"),
+        "timed": None if window is None else rank_time(lines, begin.get("graphs") or (), window),
         "communication_cpu_share": round(cpu_s / streamed_s, 4) if cpu_s is not None and streamed_s else None,
         "error": _first(lines, "error").get("text"),
     }
 
 
+def _delays(
+    results: Iterable[Mapping[str, Any]], source_rank: int, sink_rank: int, clocks: Mapping[int, RankClock]
+) -> list[float]:
+    """Capture to output, ms; empty where a clock is not known."""
+    if source_rank not in clocks or sink_rank not in clocks:
+        return []
+    source, sink = clocks[source_rank], clocks[sink_rank]
+    if source == sink:
+        return [(line["t"] - line["c"]) / 1e6 for line in results]
+    return [(sink.to_rank0(line["t"]) - source.to_rank0(line["c"])) / 1e6 for line in results]
+
+
 def _delay(
-    fates: list[dict[str, Any]],
-    source_rank: int,
-    sink_rank: int,
-    same_host: bool,
-    offsets: Mapping[int, tuple[int, int]],
+    fates: list[dict[str, Any]], source_rank: int, sink_rank: int, clocks: Mapping[int, RankClock]
 ) -> dict[str, Any]:
     """Capture to output, ms. Across hosts by the estimated offset between the clocks, with its error bound."""
-    bound_ns, offset_ns = 0, 0
-    if not same_host:
-        if source_rank not in offsets or sink_rank not in offsets:
-            return {"num": 0, "reason": "no clock offset between source and sink is known"}
-        offset_ns = offsets[sink_rank][0] - offsets[source_rank][0]
-        bound_ns = offsets[sink_rank][1] + offsets[source_rank][1]
-    delays = [(line["t"] - line["c"] - offset_ns) / 1e6 for line in fates if line["x"] in ("done", "empty")]
-    return {**percentiles(delays), "clock_error_ms": round(bound_ns / 1e6, 3)}
+    results = [line for line in fates if line["x"] in ("done", "empty")]
+    if source_rank not in clocks or sink_rank not in clocks:
+        return {"num": 0, "reason": "no clock offset between source and sink is known"}
+    source, sink = clocks[source_rank], clocks[sink_rank]
+    errors = [source.error_ns(line["c"]) + sink.error_ns(line["t"]) for line in results] if source != sink else []
+    return {
+        **percentiles(_delays(results, source_rank, sink_rank, clocks)),
+        "clock_error_ms": round(max(errors, default=0) / 1e6, 3),
+    }
 
 
 def _edges(
     journals: Mapping[int, list[dict[str, Any]]],
     begins: Mapping[int, Mapping[str, Any]],
-    offsets: Mapping[int, tuple[int, int]],
+    clocks: Mapping[int, RankClock],
 ) -> list[dict[str, Any]]:
     names = {name for facts in begins.values() for name in (facts.get("edges") or {}).values()}
     edges = []
     for name in sorted(names):
-        sender, receiver = _ends(name)
+        sender, receiver = edge_ends(name)
         messages = [
             line
             for line in journals.get(receiver, [])
             if line["e"] == "transfer" and line["n"] == name and line["k"] == _FRAME_KIND
         ]
-        known = sender in offsets and receiver in offsets
-        offset = offsets[receiver][0] - offsets[sender][0] if known else 0
-        bound = offsets[receiver][1] + offsets[sender][1] if known else 0
-        transfers = [(line["t"] - offset - line["b"]) / 1e6 for line in messages] if known else []
+        transfers, errors = [], [0]
+        if sender in clocks and receiver in clocks:
+            near, far = clocks[sender], clocks[receiver]
+            transfers = [(far.to_rank0(line["t"]) - near.to_rank0(line["b"])) / 1e6 for line in messages]
+            errors += [near.error_ns(line["b"]) + far.error_ns(line["t"]) for line in messages if near != far]
         sizes = [line["s"] for line in messages]
         edges.append(
             {
                 "name": name,
                 "num_messages": len(messages),
                 "bytes_per_frame": round(sum(sizes) / len(sizes), 1) if sizes else None,
-                "transfer": {**percentiles(transfers), "clock_error_ms": round(bound / 1e6, 3)},
+                "transfer": {**percentiles(transfers), "clock_error_ms": round(max(errors) / 1e6, 3)},
             }
         )
     return edges
@@ -202,16 +252,16 @@ def _edges(
 def _overlap_share(
     journals: Mapping[int, list[dict[str, Any]]],
     begins: Mapping[int, Mapping[str, Any]],
-    offsets: Mapping[int, tuple[int, int]],
+    clocks: Mapping[int, RankClock],
 ) -> float | None:
     """Share of the time from first to last result's computing in which two ranks or more compute at once."""
     busy = {}
     for rank, lines in journals.items():
         graphs = set(begins[rank].get("graphs") or ())
         spans = [
-            (line["b"] - offsets[rank][0], line["t"] - offsets[rank][0])
+            (clocks[rank].to_rank0(line["b"]), clocks[rank].to_rank0(line["t"]))
             for line in lines
-            if rank in offsets and line["e"] == "stage" and line["n"] in graphs
+            if rank in clocks and line["e"] == "stage" and line["n"] in graphs
         ]
         if spans:
             busy[rank] = spans
@@ -223,7 +273,7 @@ def _wire_proof(journals: Mapping[int, list[dict[str, Any]]]) -> dict[str, int |
     payload = 0
     interface: int | None = None
     for rank, lines in journals.items():
-        payload += sum(line["s"] for line in lines if line["e"] == "transfer" and _ends(line["n"])[0] == rank)
+        payload += sum(line["s"] for line in lines if line["e"] == "transfer" and edge_ends(line["n"])[0] == rank)
         first, last = _first(lines, "stream").get("tx_bytes"), _first(lines, "end").get("tx_bytes")
         if first is not None and last is not None:
             interface = (interface or 0) + last - first
@@ -257,8 +307,13 @@ def _complete_detections(path: Path, journals: Mapping[int, list[dict[str, Any]]
 
 def _replace(path: Path, text: str) -> None:
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise SinkError(f"{path} cannot be written ({error.strerror}); free space or give another --out") from error
 
 
 def _first(lines: Iterable[dict[str, Any]], name: str) -> dict[str, Any]:
@@ -267,9 +322,3 @@ def _first(lines: Iterable[dict[str, Any]], name: str) -> dict[str, Any]:
 
 def _host(begins: Mapping[int, Mapping[str, Any]], rank: int) -> object:
     return begins.get(rank, {}).get("host")
-
-
-def _ends(edge: str) -> tuple[int, int]:
-    """Sender and receiver from an edge's name, "0->1 features"."""
-    sender, receiver = edge.split(" ")[0].split("->")
-    return int(sender), int(receiver)

@@ -51,6 +51,8 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
         console.print(
             f"wire: the interfaces sent {_bytes(proof['interface_bytes'])}, the messages have {_bytes(proof['payload_bytes'])}"
         )
+    for entry in summary["energy"]:
+        console.print(_energy_line(entry))
     if "accuracy" in summary:
         console.print(_accuracy_line(summary["accuracy"]))
     if any(row.get("weak") for row in _rows(summary)):
@@ -62,6 +64,16 @@ def _accuracy_line(accuracy: Mapping[str, Any]) -> str:
         return f"accuracy: not measured, {accuracy['not_measured']}"
     figures = ", ".join(f"{name} {accuracy[name]:.3f}" for name in ("mAP@50", "mAP") if accuracy[name] is not None)
     return f"accuracy: {figures or 'no object to find'} over {accuracy['num_images']} frames, {accuracy['num_objects']} objects"
+
+
+def _energy_line(entry: Mapping[str, Any]) -> str:
+    where = f"energy on {entry['host']}" + (f", {entry['scope']} by {entry['meter']}" if "meter" in entry else "")
+    if "not_measured" in entry:
+        return f"{where}: not measured, {entry['not_measured']}"
+    text = f"{where}: {entry['mean_w']:.2f} W, {entry['j_per_frame']:.3f} J a frame"
+    if entry["idle_w"] is None:
+        return f"{text}; above idle not measured, {entry['idle_not_measured']}"
+    return f"{text}, {entry['above_idle_j_per_frame']:.3f} J above the {entry['idle_w']:.2f} W of idle"
 
 
 def _rank_line(rank: Mapping[str, Any]) -> str:

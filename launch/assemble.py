@@ -110,6 +110,7 @@ class Run:
                 self.max_message_bytes(lane),
                 self.payload_crc,
                 self.eager_limit_bytes,
+                carries_results=self.contents(lane) == DETECTION_TENSORS,
             )
             for number, (index, lane) in enumerate(crossing)
         }

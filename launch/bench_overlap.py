@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import statistics
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from rich.table import Table
 from ..pipeline.errors import ConfigError, SplitrailError
 from .link import parse_delay_ms
 from .mpirun import RankSpec, build_command, detect_mpi
+from .mpirun_process import MpirunProcess
 from .netns import TwoHosts
 from .shaping import parse_rate
 
@@ -125,17 +125,19 @@ class OverlapBench:
             eager_limit_bytes=eager_limit,
         )
         before = sum(two.tx_bytes().values()) if two is not None else 0
-        result = subprocess.run(
+        rows: list[str] = []
+        errors: list[str] = []
+        with MpirunProcess(
             two.near(command) if two is not None else command,
-            capture_output=True,
-            text=True,
-            timeout=_RUN_TIMEOUT_S,
-            check=False,
-        )
-        lines = [line for line in result.stdout.splitlines() if line.startswith("{")]
-        if result.returncode != 0 or not lines:
-            raise SplitrailError(f"the {overlap} run with {engine} engines failed: {_last_line(result.stderr)}")
-        row: dict[str, Any] = json.loads(lines[-1])
+            lambda line, is_error: (errors if is_error else rows).append(line),
+        ) as process:
+            code = process.wait(_RUN_TIMEOUT_S)
+        if code != 0 or not rows:
+            own = [line for line in errors if line.startswith("splitrail")]
+            late = f"it took longer than {_RUN_TIMEOUT_S:.0f} s" if code is None else None
+            why = late or (own or [process.failure() or "no output"])[-1]
+            raise SplitrailError(f"the {overlap} run with {engine} engines failed: {why}")
+        row: dict[str, Any] = json.loads(rows[-1])
         if two is not None:
             # Wire proof: a figure whose bytes did not cross the interface is not of this link.
             row["interface_bytes"] = sum(two.tx_bytes().values()) - before
@@ -157,8 +159,3 @@ def _row(runs: list[dict[str, Any]], naive: list[dict[str, Any]] | None) -> dict
         ratios = [other["measured_ms"] / own["measured_ms"] for own, other in zip(runs, naive, strict=True)]
         row["times_naive"] = round(statistics.median(ratios), 3)
     return row
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.startswith("splitrail")]
-    return lines[-1] if lines else (text.strip().splitlines() or ["no output"])[0]

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -46,12 +47,17 @@ def share_bundle(comm: MPI.Comm, name: str) -> tuple[Path, Bundle, bool]:
     comm.Allreduce(MPI.IN_PLACE, missing)
     receivers = [int(rank) for rank in np.flatnonzero(missing)]
 
+    def read() -> dict[str, bytes]:
+        return _files(folder) if folder is not None and comm.rank == 0 and receivers else {}
+
+    # Read before anything is sent: a rank that waits for the rest of a file cannot be told of an error.
+    files = together(comm, read)
+
     def transfer() -> None:
         nonlocal folder, found
         if comm.rank == 0:
-            assert folder is not None
             for receiver in receivers:
-                _send(comm, folder, receiver)
+                _send(comm, files, receiver)
         elif found is None:
             folder, found = _receive(comm, wanted["checksum"])
 
@@ -76,12 +82,18 @@ def _cached(checksum: str) -> Path:
     return cache_folder() / "bundles" / checksum
 
 
-def _send(comm: MPI.Comm, folder: Path, receiver: int) -> None:
-    bundle = Bundle.load(folder, verify=False)
-    names = [MANIFEST, *bundle.checksums()]
-    send_bytes(comm, json.dumps(names).encode(), receiver)
-    for name in names:
-        send_bytes(comm, (folder / name).read_bytes(), receiver)
+def _files(folder: Path) -> dict[str, bytes]:
+    names = [MANIFEST, *Bundle.load(folder, verify=False).checksums()]
+    try:
+        return {name: (folder / name).read_bytes() for name in names}
+    except OSError as error:
+        raise BundleError(f"the bundle at {folder} cannot be read ({error.strerror}); copy it again") from error
+
+
+def _send(comm: MPI.Comm, files: Mapping[str, bytes], receiver: int) -> None:
+    send_bytes(comm, json.dumps(list(files)).encode(), receiver)
+    for data in files.values():
+        send_bytes(comm, data, receiver)
 
 
 def _receive(comm: MPI.Comm, checksum: str) -> tuple[Path, Bundle]:

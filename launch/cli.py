@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     from .verbs import app
 
     # Newer typer brings its own copy of click, so its errors are found through a public name of typer's.
-    command_line_error = typer.BadParameter.__mro__[2]
+    command_line_error: type[Exception] = typer.BadParameter.__mro__[2]
     try:
         result = typer.main.get_command(app)(args=arguments, prog_name="splitrail", standalone_mode=False)
         return result if isinstance(result, int) else 0

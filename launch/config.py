@@ -94,6 +94,8 @@ class RunConfig(pydantic.BaseModel):
     """Network that carries the messages, for the wire proof."""
     eager_limit_bytes: int = pydantic.Field(65_536, ge=1024)
     """What MPI was told to send without asking first, bytes."""
+    measure_power: bool = False
+    """Sample the power meters of each machine while frames stream, after an idle baseline of a few seconds."""
     command: str = ""
     """The command line that started the run, for the record."""
 
@@ -118,6 +120,14 @@ class RunConfig(pydantic.BaseModel):
                     parent = SinkConfig.model_fields
                 raise ConfigError(f"{where}: unknown key '{key}'; the keys are {', '.join(sorted(parent))}") from error
             raise ConfigError(f"{where}: '{key}': {first['msg'].lower()}") from error
+
+    def with_placement(self) -> RunConfig:
+        """The same with the placement itself in place of its file, which other hosts do not have."""
+        if isinstance(self.placement, dict):
+            return self
+        placement = load_placement(self.placement)
+        segments = [{"rank": segment.rank, "stages": list(segment.stages)} for segment in placement.segments]
+        return self.model_copy(update={"placement": {"name": placement.name, "segments": segments}})
 
     def resolve_placement(self) -> Placement:
         """The placement this run asks for, its source and sink moved as asked."""

@@ -16,7 +16,7 @@ import numpy as np
 from mpi4py import MPI
 
 from ..pipeline.communication import Communication
-from ..pipeline.errors import PeerError
+from ..pipeline.errors import PeerError, StallError
 from ..pipeline.halt import Halt
 from ..pipeline.message import Buffer
 from .endings import exit_code, one_line
@@ -46,9 +46,8 @@ class Control:
         self._keep_journal = keep_journal
         self._changed = threading.Condition()
         self.first: dict[str, Any] | None = None
-        """What the rank that failed first said: rank, host, text, exit_code."""
-        self.closed: dict[int, str] = {}
-        """State of the lanes of the ranks that have closed after an error."""
+        """What the rank that failed first said: rank, host, text, exit_code, and whether it is a stall."""
+        self._closed: dict[int, dict[str, Any]] = {}
         halt.listen(self._tell_all)
         self._listen(_ABORT_TAG, _ABORT_BYTES, self._on_abort)
         if rank == 0:
@@ -65,21 +64,44 @@ class Control:
         for piece in _pieces(data, _JOURNAL_BYTES // 2):
             self._send(0, _JOURNAL_TAG, zlib.compress(piece, 1))
 
-    def tell_closed(self, state: str) -> None:
-        """After an error: this rank's lanes are closed; `state` is what they were doing."""
-        if self._rank != 0:
-            self._send(0, _CLOSED_TAG, json.dumps({"state": state}).encode()[:_ABORT_BYTES])
+    def tell_closed(self, state: str, kept: str) -> None:
+        """After an error: this rank's lanes are closed; `state` is what they were doing, `kept` the folder in which this
+        rank leaves what it wrote, or empty."""
+        closed = {"host": self._host, "state": state[: _ABORT_BYTES // 8], "kept": kept}
+        if self._rank == 0:
+            self._on_closed(json.dumps(closed).encode(), 0)
+        else:
+            self._send(0, _CLOSED_TAG, json.dumps(closed).encode())
 
-    def wait_closed(self, timeout_s: float) -> None:
-        """Rank 0 after an error: wait until all others have closed, or for `timeout_s`."""
+    def wait_closed(self, timeout_s: float) -> str:
+        """Rank 0 after an error: wait until all others have closed, or for `timeout_s`. Returns what is to be said besides
+        the error: where a far rank's results are, and after a stall what each other rank was doing."""
         with self._changed:
-            self._changed.wait_for(lambda: len(self.closed) >= self._num_ranks - 1, timeout_s)
+            self._changed.wait_for(lambda: len(self._closed) == self._num_ranks, timeout_s)
+            closed = dict(self._closed)
+        text = ""
+        if self.first is not None and self.first["is_stall"]:
+            for rank in range(self._num_ranks):
+                if rank not in closed:
+                    text += f"; rank {rank} does not answer"
+                elif rank != self.first["rank"] and closed[rank]["state"]:
+                    text += f"; rank {rank}: {closed[rank]['state']}"
+        for rank, last in sorted(closed.items()):
+            if last["kept"]:
+                text += f"; what rank {rank} wrote is in {last['kept']} on {last['host']}"
+        return text
 
     def _tell_all(self, error: BaseException) -> None:
         if isinstance(error, PeerError):
             return
         text = one_line(error)[: _ABORT_BYTES // 8]
-        first = {"rank": self._rank, "host": self._host, "text": text, "exit_code": exit_code(error)}
+        first = {
+            "rank": self._rank,
+            "host": self._host,
+            "text": text,
+            "exit_code": exit_code(error),
+            "is_stall": isinstance(error, StallError),
+        }
         if self.first is None:
             self.first = first
         for peer in range(self._num_ranks):
@@ -96,11 +118,11 @@ class Control:
 
     def _on_closed(self, data: bytes, sender: int) -> None:
         with self._changed:
-            self.closed[sender] = json.loads(data)["state"]
+            self._closed[sender] = json.loads(data)
             self._changed.notify_all()
 
     def _send(self, peer: int, tag: int, data: bytes) -> None:
-        self._communication.post_send(np.frombuffer(data, np.uint8), peer, tag, lambda _, __: None)
+        self._communication.post_send(np.frombuffer(data, np.uint8), peer, tag, lambda _, __: None, synchronous=True)
 
     def _listen(self, tag: int, size: int, handle: Callable[[bytes, int], None]) -> None:
         buffer: Buffer = np.empty(size, np.uint8)

@@ -6,7 +6,9 @@ Called by each rank's main thread, in the same order on all ranks, never while t
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -56,6 +58,38 @@ def receive_bytes(comm: MPI.Comm, sender: int) -> bytes:
     for start in range(0, buffer.size, _CHUNK_BYTES):
         comm.Recv([buffer[start : start + _CHUNK_BYTES], MPI.BYTE], sender, _TAG)
     return buffer.tobytes()
+
+
+def send_file(comm: MPI.Comm, path: Path, receiver: int) -> None:
+    """Send a file to a rank that calls `receive_file`, in pieces."""
+    size = path.stat().st_size
+    comm.Send(np.array([size], np.int64), receiver, _TAG)
+    with path.open("rb") as file:
+        for start in range(0, size, _CHUNK_BYTES):
+            piece = file.read(min(_CHUNK_BYTES, size - start))
+            comm.Send([np.frombuffer(piece, np.uint8), MPI.BYTE], receiver, _TAG)
+
+
+def receive_file(comm: MPI.Comm, path: Path, sender: int) -> OSError | None:
+    """Write what `send_file` of that rank sends; returns the error of a file that cannot be written, after the last piece:
+    a sender that waits for a piece to be taken could not be told."""
+    size = np.zeros(1, np.int64)
+    comm.Recv(size, sender, _TAG)
+    failed: OSError | None = None
+    try:
+        file = path.open("wb")
+    except OSError as error:
+        failed, file = error, open(os.devnull, "wb")  # noqa: SIM115 - closed below, whichever it is
+    with file:
+        for start in range(0, int(size[0]), _CHUNK_BYTES):
+            piece = np.zeros(min(_CHUNK_BYTES, int(size[0]) - start), np.uint8)
+            comm.Recv([piece, MPI.BYTE], sender, _TAG)
+            try:
+                if failed is None:
+                    file.write(piece.data)
+            except OSError as error:
+                failed = error
+    return failed
 
 
 def together(comm: MPI.Comm, work: Callable[[], Result]) -> Result:

@@ -12,6 +12,7 @@ from rich.progress import Progress
 from ..pipeline.errors import ConfigError, UsageError
 
 CUTS = ("c5", "projection", "memory")
+_DEFAULT_SIZE = "480x640"
 
 
 def export_verb(
@@ -28,40 +29,55 @@ def export_verb(
 ) -> None:
     """Export and say what was made. `overrides` are choices of the architecture, None where the name's own holds.
 
-    Raises ConfigError for options that do not parse.
+    `detector` is a name, or a checkpoint or the folder of a training, whose weights, size and classes then hold; `size`
+    empty is 480x640 for a name. Raises ConfigError for options that do not parse or do not go together.
     """
     try:
         import onnx  # noqa: F401
         import torch  # noqa: F401
     except ImportError as error:
         raise UsageError("export needs torch and onnx; add them with: pip install 'splitrail[torch]'") from error
-    from ..models.export import export_bundle
+    from ..models.export import ExportOptions, export_bundle
 
+    chosen = {name: value for name, value in overrides.items() if value is not None}
+    is_training = Path(detector).exists()
+    if is_training and (weights is not None or size or chosen):
+        raise ConfigError(
+            f"{detector} is a training, which has weights, size and layers of its own; give only --cut and --opset"
+        )
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"exporting {detector}", total=None)
 
         def show(done: int, total: int, text: str) -> None:
             bar.update(task, completed=done, total=total, description=text)
 
-        bundle = export_bundle(
-            detector,
-            out,
-            weights=weights,
-            size=parse_size(size),
-            cuts=parse_cuts(cut),
-            opset=opset,
-            seed=seed,
-            include_torch=torch_engine,
-            overrides={name: value for name, value in overrides.items() if value is not None},
-            progress=show,
-        )
+        if is_training:
+            from ..distill.finished import export_checkpoint
+
+            options = ExportOptions(cuts=parse_cuts(cut), opset=opset, include_torch=torch_engine)
+            bundle = export_checkpoint(Path(detector), out, options, progress=show)
+        else:
+            bundle = export_bundle(
+                detector,
+                out,
+                weights=weights,
+                size=parse_size(size or _DEFAULT_SIZE),
+                cuts=parse_cuts(cut),
+                opset=opset,
+                seed=seed,
+                include_torch=torch_engine,
+                overrides=chosen,
+                progress=show,
+            )
     for stage in bundle.stages:
         wire = ", ".join(stage.wire_tensors) or ", ".join(tensor.name for tensor in stage.outputs)
         console.print(
             f"{stage.name}: {stage.num_parameters:,} parameters, {stage.num_macs / 1e9:.2f} GMAC, ends in {wire}",
             highlight=False,
         )
-    console.print(f"{out}: {detector}, opset {bundle.opset}, {bundle.trained or 'random weights'}", highlight=False)
+    console.print(
+        f"{out}: {bundle.detector}, opset {bundle.opset}, {bundle.trained or 'random weights'}", highlight=False
+    )
 
 
 def parse_size(text: str) -> tuple[int, int] | None:

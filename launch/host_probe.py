@@ -10,12 +10,16 @@ import platform
 import shutil
 import socket
 import subprocess
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import psutil
 
 from .. import __version__
+from ..bench.meters.ina3221 import Ina3221
+from ..bench.meters.meter import Meter, MeterError
+from ..bench.meters.rapl import Rapl
 from ..pipeline.errors import HostError
 from .mpirun import detect_mpi
 
@@ -97,7 +101,7 @@ class HostProbe:
             mpi4py=_version("mpi4py"),
             engines=_engines(),
             cuda_devices=devices,
-            sensors={"ina3221": _ina3221(), "nvml": nvml, "rapl": _rapl()},
+            sensors={"ina3221": _sensor(Ina3221), "nvml": nvml, "rapl": _sensor(Rapl)},
             congestion_control=_read("/proc/sys/net/ipv4/tcp_congestion_control"),
         )
 
@@ -145,19 +149,12 @@ def _nvidia() -> tuple[list[str], str]:
     return [f"{row[0]} ({row[1]})" for row in rows], "ok" if has_power else "no power reading"
 
 
-def _ina3221() -> str:
-    root = Path("/sys/bus/i2c/drivers")
-    # JetPack 4 has it under iio, 5 and newer under hwmon.
-    for pattern in ("ina3221x/*/iio:device*/in_power0_input", "ina3221*/*/hwmon/hwmon*/in1_input"):
-        for path in root.glob(pattern):
-            return "ok" if _read(path) is not None else "not readable by this user"
-    return "not present"
-
-
-def _rapl() -> str:
-    for path in Path("/sys/class/powercap").glob("intel-rapl:*/energy_uj"):
-        return "ok" if _read(path) is not None else "not readable by this user"
-    return "not present"
+def _sensor(open_meter: Callable[[], Meter]) -> str:
+    try:
+        open_meter().close()
+    except MeterError as error:
+        return str(error).partition(";")[0]
+    return "ok"
 
 
 def _cpu_name() -> str | None:

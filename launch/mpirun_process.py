@@ -160,7 +160,7 @@ class MpirunProcess:
     def _read(self, stream: IO[str], is_error: bool) -> None:
         with stream:
             for raw in stream:
-                line = raw.rstrip("\n")
+                line = raw.rstrip("\n").replace("\0", "")
                 if is_error and (self._abort.is_chatter(line) or not line.strip()):
                     if self._log is not None:
                         self._log.write(line + "\n")

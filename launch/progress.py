@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from ..bench.journal import journal_path
+from ..bench.journal import journal_path, read_journal
 from ..bench.summary import DETECTIONS
 
 
@@ -59,9 +58,9 @@ class RunProgress:
     def _total(self) -> int | None:
         for path in sorted(self._out.glob("journal-rank*.jsonl")) or [journal_path(self._out, 0)]:
             if path.exists():
-                with path.open("rb") as file:
-                    source = json.loads(file.readline() or b"{}").get("source")
-                if source:
+                begin = next(iter(read_journal(path)), {})
+                source = begin.get("source")
+                if isinstance(source, dict):
                     total = source.get("num_frames")
                     return int(total) if total is not None else None
         return None

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ..bench.summary import DETECTIONS, SUMMARY, complete_outputs
+from ..bench.summary import SUMMARY, complete_outputs
 from ..bench.table import print_summary
 from ..pipeline.errors import ConfigError, HostError
 from ..pipeline.placement import Placement
@@ -32,6 +33,8 @@ from .progress import RunProgress
 
 CONFIG = "run.json"
 MPIRUN_LOG = "mpirun.log"
+_OWN = "splitrail: "
+"""What our own errors begin with; libraries in a rank may say other things."""
 _POLL_S = 0.1
 
 
@@ -58,6 +61,10 @@ def start(
         raise ConfigError("--netns makes its own two hosts; leave --hostfile out")
     with _hosts(hostfile, link, out, dry_run) as (hosts, two):
         ranks = _hosts_of_ranks(placement, hosts)
+        if two is None and hosts is not None and not ranks[0].is_here:
+            raise HostError(
+                f"rank 0 belongs on {ranks[0].name} and this is another host; start the run there, where the results go"
+            )
         hostnames = {host.name: host.name for host in ranks}
         if hosts is not None and two is None and not dry_run:
             probes = probe_hosts(Hosts(tuple(dict.fromkeys(ranks)), hosts.network, hosts.origin))
@@ -116,12 +123,7 @@ def _hosts_of_ranks(placement: Placement, hosts: Hosts | None) -> list[Host]:
             f"placement {placement.name} needs {placement.num_ranks} ranks and {hosts.origin} has "
             f"{len(lines) + len(spare)} slots; add hosts or slots"
         )
-    ranks += spare[:missing]
-    if not ranks[0].is_here and hosts.network is not None and ranks[0].name != "edge":
-        raise HostError(
-            f"rank 0 belongs on {ranks[0].name} and this is another host; start the run there, where the results go"
-        )
-    return ranks
+    return ranks + spare[:missing]
 
 
 def _shared_threads(placement: Placement) -> int:
@@ -175,10 +177,10 @@ def _prepare(out: Path, config: RunConfig) -> None:
     """The run's folder with the configuration; results of an earlier run there are removed, so that none is taken for new."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name in (SUMMARY, DETECTIONS, MPIRUN_LOG):
-            (out / name).unlink(missing_ok=True)
-        for journal in out.glob("journal-rank*.jsonl"):
-            journal.unlink()
+        for pattern in (SUMMARY, MPIRUN_LOG, "journal-rank*.jsonl", "detections.*", "coco_results.json"):
+            for old in out.glob(pattern):
+                old.unlink()
+        shutil.rmtree(out / "frames", ignore_errors=True)
         (out / CONFIG).write_text(config.model_dump_json(indent=1) + "\n", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{out} cannot be written ({error.strerror}); give another folder with --out") from error
@@ -189,8 +191,8 @@ def _supervise(command: list[str], two: TwoHosts | None, out: Path, *, as_json: 
     said: list[str] = []
 
     def on_line(line: str, is_error: bool) -> None:
-        if is_error:
-            said.append(line)
+        if is_error and line.startswith(_OWN):
+            said.append(line.removeprefix(_OWN))
         print(line, file=sys.stderr if is_error or as_json else sys.stdout, flush=True)
 
     # The parent prints the table, so rank 0 does not.
@@ -215,12 +217,14 @@ def _supervise(command: list[str], two: TwoHosts | None, out: Path, *, as_json: 
                 else:
                     process.stop_gracefully()
                 interrupted = True
-    if code != 0 and not interrupted and not said:
-        print(
-            f"splitrail: {process.failure() or f'mpirun ended with code {code}; see {out / MPIRUN_LOG}'}",
-            file=sys.stderr,
-        )
-    summary = _summary(out, None if code == 0 or interrupted else (said or [process.failure()])[0])
+    if code == 0 and not (out / SUMMARY).exists():
+        code = 1  # mpirun's word alone proves nothing: rank 0 makes the summary when all ranks have ended well
+    error = None
+    if code != 0 and not interrupted:
+        error = said[0] if said else process.failure() or f"the ranks did not end well; see {out / MPIRUN_LOG}"
+        if not said:
+            print(f"{_OWN}{error}", file=sys.stderr)
+    summary = _summary(out, error)
     if summary is not None:
         if as_json:
             print(json.dumps(summary, indent=1))

@@ -105,7 +105,8 @@ def run(
 
     Example: `splitrail run --placement backbone --source cam.mp4 --out out/`
     """
-    from .run import Link, start
+    from .link import Link
+    from .run import start
 
     raw = read_mapping(config) if config is not None else {}
     for name, value in context.params.items():
@@ -115,7 +116,10 @@ def run(
         by_hand = given is not None and given.name not in ("DEFAULT", "DEFAULT_MAP")
         if name in _NOT_IN_CONFIG or not (by_hand or config is None):
             continue
-        (raw.setdefault(table, {}) if table else raw)[key] = value
+        values = raw.setdefault(table, {}) if table else raw
+        # Anything but a table is refused with the file's name when the configuration is checked.
+        if isinstance(values, dict):
+            values[key] = value
     raw["command"] = shlex.join(["splitrail", *sys.argv[1:]])
     for key, value in (("--source", raw.get("source")), ("--out", raw.get("out"))):
         if not value or value == {"uri": ""}:
@@ -169,12 +173,19 @@ def doctor(
 
 @app.command()
 def export(
-    detector: Annotated[str, typer.Argument(help="detr-resnet-18|34|50|101, detr-resnet-50-dc5, detr-resnet-101-dc5")],
+    detector: Annotated[
+        str,
+        typer.Argument(
+            help="detr-resnet-18|34|50|101, detr-resnet-50-dc5, detr-resnet-101-dc5, or the folder of a training."
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="Folder of the new bundle.")],
     weights: Annotated[
         Optional[str], typer.Option(help="FILE or FOLDER (original or Hugging Face layout), or hub; random by default.")  # noqa: UP045
     ] = None,
-    size: Annotated[str, typer.Option(help="HxW for a fixed size (letterboxed), or dynamic.")] = "480x640",
+    size: Annotated[
+        str, typer.Option(help="HxW for a fixed size (letterboxed), or dynamic; 480x640, or the training's own.")
+    ] = "",
     cut: Annotated[str, typer.Option(help="c5, projection, memory, several joined by commas, or none.")] = "projection",
     opset: Annotated[int, typer.Option(help="ONNX opset; 13 for TensorRT 8.")] = 17,
     seed: Annotated[int, typer.Option(help="For random weights.")] = 0,
@@ -197,6 +208,81 @@ def export(
         "num_classes": classes,
     }
     export_verb(detector, out, weights, size, cut, opset, seed, torch_engine, overrides, Console(stderr=True))
+
+
+@app.command()
+def train(
+    out: Annotated[Path, typer.Option(help="Folder for checkpoints, train.jsonl and curves.png.")],
+    config: Annotated[str, typer.Option(help="Recipe: a TOML file, or a preset such as demo (launch/configs).")] = "",
+    resume: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Checkpoint or folder to go on from, by its own recipe or by --config."),
+    ] = None,
+    epochs: Annotated[Optional[int], typer.Option(help="More or fewer than the recipe has.")] = None,  # noqa: UP045
+    data: Annotated[Optional[str], typer.Option(help="scenes, or a COCO folder to train on.")] = None,  # noqa: UP045
+    validation: Annotated[Optional[str], typer.Option(help="scenes, or a COCO folder.")] = None,  # noqa: UP045
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[int, typer.Option(help="Compute threads on the CPU; 0: as many as torch takes.")] = 0,
+) -> int:
+    """Train a DETR on generated scenes or on a folder in COCO's layout.
+
+    Example: `splitrail train --config demo --out out/train`
+    """
+    from .train import train_verb
+
+    return train_verb(config, out, resume, epochs, data, validation, device, threads, Console(stderr=True))
+
+
+@app.command()
+def evaluate(
+    what: Annotated[Path, typer.Argument(help="A bundle, a checkpoint, or the folder of a training or of a run.")],
+    data: Annotated[
+        str, typer.Option(help="scenes[:seed=1,size=256x320], or a COCO folder; scenes, or the run's own, by default.")
+    ] = "",
+    num_images: Annotated[int, typer.Option(help="The first so many; a run's are all judged.")] = 500,
+    engine: Annotated[str, typer.Option(help="For a bundle: auto, onnxruntime, openvino[:bf16], torch.")] = "auto",
+    wire: Annotated[str, typer.Option(help="For a bundle: fp32, fp16, uint8.")] = "fp32",
+    threads: Annotated[int, typer.Option(help="Compute threads.")] = 1,
+    device: Annotated[str, typer.Option(help="For torch: auto, cpu or cuda.")] = "cpu",
+    json: _Json = False,
+) -> int:
+    """Mean average precision against the truth, by COCO's own code.
+
+    Example: `splitrail evaluate bundles/demo --wire uint8`
+    """
+    from .evaluate import evaluate_verb, print_accuracy
+
+    result = evaluate_verb(what, data, num_images, engine, wire, threads, device, Console(stderr=True))
+    if json:
+        print(json_module.dumps(result, indent=1))
+    else:
+        print_accuracy(result, what, Console())
+    return 0
+
+
+@app.command()
+def report(
+    folders: Annotated[
+        Optional[list[Path]], typer.Argument(metavar="DIR...", help="Folders of runs, or folders that hold them.")  # noqa: UP045
+    ] = None,
+    compare: Annotated[
+        Optional[tuple[Path, Path]],  # noqa: UP045
+        typer.Option(
+            metavar="A B",
+            help="What changed from A to B, each a run or its repeats, and whether by more than the spread.",
+        ),
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="The page; DIR/report.html by default.")] = None,  # noqa: UP045
+    figures: Annotated[bool, typer.Option("--figures", help="Write the figures as PNG beside the page, too.")] = False,
+    json: _Json = False,
+) -> int:
+    """Make a page, a Markdown file and traces for Perfetto from what runs have left, also from runs that failed.
+
+    Example: `splitrail report out/` or `splitrail report --compare before/ after/ --out compared.html`
+    """
+    from .report import report_verb
+
+    return report_verb(folders or [], compare, out, figures=figures, as_json=json)
 
 
 @bench.command("overlap")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-import resource
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import cv2
-import psutil
 
 from ..bench.journal import Journal
+from ..bench.memory import measure_memory
 from ..pipeline.clock import now_ns
 from ..pipeline.errors import ConfigError
 from ..pipeline.packet import Packet
@@ -53,7 +52,7 @@ class Workshop:
         folder: Path,
         rank: int,
         num_local_ranks: int,
-        out: Path,
+        out: Path | None,
         journal: Journal,
     ) -> None:
         self._config = config
@@ -90,7 +89,8 @@ class Workshop:
                         stride=options.stride, max_frames=options.max_frames, loop=options.loop, rate=options.rate_fps
                     ),
                     self._journal,
-                )
+                ),
+                self._journal,
             )
 
     def source_facts(self) -> dict[str, Any] | None:
@@ -106,10 +106,11 @@ class Workshop:
             "has_names": bool(source.name_of(0)),
         }
 
-    def open_sink(self, source: Mapping[str, Any]) -> None:
-        """Open the writers, where this rank is the sink."""
+    def open_sink(self, source: Mapping[str, Any], *, lossless: bool) -> None:
+        """Open the writers, where this rank is the sink. `lossless`: a slow writer of pictures holds the run up."""
         if not self._is_sink:
             return
+        assert self._out is not None
         wanted = self._config.sink
         beside_source = self._source is not None
         if wanted.coco and source["has_names"] and not beside_source:
@@ -137,7 +138,7 @@ class Workshop:
             classes=self._bundle.classes,
             gallery=self._gallery,
             name_of=self._source.source.name_of if self._source is not None else None,
-            lossless=not source["live"],
+            lossless=lossless,
             draw_threshold=self._bundle.postprocess.score_threshold,
         )
 
@@ -183,9 +184,7 @@ class Workshop:
     def closing_facts(self) -> dict[str, Any]:
         """For the journal's last line: memory, and how many frames were captured."""
         return {
-            "resident_bytes": psutil.Process().memory_info().rss,
-            # ru_maxrss is in KiB on Linux.
-            "peak_resident_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            **measure_memory(),
             "num_captured": self._source.num_captured if self._source is not None else None,
         }
 
@@ -233,8 +232,9 @@ class Workshop:
 class _CountedSource:
     """The source as the lane's inbound: counts what was captured and keeps the images for the sink beside it."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, journal: Journal) -> None:
         self.source = source
+        self._journal = journal
         self.num_captured = 0
         self.gallery: Gallery | None = None
 
@@ -242,6 +242,8 @@ class _CountedSource:
         packet = self.source.receive()
         if packet is not None:
             self.num_captured += 1
+            # From the picture's own time on: decoding counts as work, waiting for a camera does not.
+            self._journal.stage("capture", packet.frame, packet.capture_ns, now_ns())
             if self.gallery is not None:
                 self.gallery.keep(packet)
         return packet

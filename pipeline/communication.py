@@ -38,6 +38,7 @@ class _Request:
     peer: int
     tag: int
     is_send: bool
+    is_synchronous: bool
     done: Callable[[int, int], None]
 
 
@@ -68,13 +69,16 @@ class Communication:
         self._started = True
         self._thread.start()
 
-    def post_send(self, buffer: Buffer, peer: int, tag: int, done: Callable[[int, int], None]) -> None:
-        """Send `buffer` (all of it). `done(num_bytes, peer)` is called in this thread when the buffer is free again."""
-        self._post(_Request(buffer, peer, tag, True, done))
+    def post_send(
+        self, buffer: Buffer, peer: int, tag: int, done: Callable[[int, int], None], *, synchronous: bool = False
+    ) -> None:
+        """Send `buffer` (all of it). `done(num_bytes, peer)` is called in this thread when the buffer is free again, or,
+        if `synchronous`, when the peer receives it: only such a message is sure to be received before all have finished."""
+        self._post(_Request(buffer, peer, tag, True, synchronous, done))
 
     def post_receive(self, buffer: Buffer, peer: int, tag: int, done: Callable[[int, int], None]) -> None:
         """Receive one message into `buffer`. `done(num_bytes, peer)` is called in this thread when it is there."""
-        self._post(_Request(buffer, peer, tag, False, done))
+        self._post(_Request(buffer, peer, tag, False, False, done))
 
     def finish(self) -> None:
         """This rank has nothing more to send: complete what is under way, wait for the other ranks, then end the thread.
@@ -89,7 +93,12 @@ class Communication:
         """Wait for the thread's end; False when it is still at work after `timeout_s`."""
         if self._started:
             self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        return not self.is_alive
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs: after an error of MPI itself it does not, and this rank can tell the others nothing."""
+        return self._thread.is_alive()
 
     def state(self) -> str:
         """What it does now, for the message of a stall."""
@@ -120,6 +129,9 @@ class Communication:
         while True:
             moved = self._start_new() + self._finish_some()
             if self._finishing and self._is_finished():
+                # What came together with the last rank's word has not been handed over yet.
+                while self._start_new() + self._finish_some():
+                    pass
                 return
             if moved:
                 self.moved_ns = now_ns()
@@ -144,8 +156,14 @@ class Communication:
         num = 0
         while self._new:
             request = self._new.popleft()
-            start = self._comm.Isend if request.is_send else self._comm.Irecv
-            self._requests.append(start([request.buffer, MPI.BYTE], request.peer, request.tag))
+            message = [request.buffer, MPI.BYTE]
+            if not request.is_send:
+                started = self._comm.Irecv(message, request.peer, request.tag)
+            elif request.is_synchronous:
+                started = self._comm.Issend(message, request.peer, request.tag)
+            else:
+                started = self._comm.Isend(message, request.peer, request.tag)
+            self._requests.append(started)
             self._active.append(request)
             num += 1
         return num
@@ -163,10 +181,16 @@ class Communication:
         self._requests = [request for index, request in enumerate(self._requests) if index not in finished]
         self._active = [request for index, request in enumerate(self._active) if index not in finished]
         for request, status in done:
-            if request.is_send:
-                request.done(request.buffer.size, request.peer)
-            else:
-                request.done(status.Get_count(MPI.BYTE), status.Get_source())
+            num_bytes, peer = (
+                (request.buffer.size, request.peer)
+                if request.is_send
+                else (status.Get_count(MPI.BYTE), status.Get_source())
+            )
+            try:
+                request.done(num_bytes, peer)
+            except Exception as error:
+                # This thread goes on: it is the one that tells the other ranks.
+                self._halt.stop(error)
         return len(done)
 
     def _cancel(self) -> None:

@@ -24,10 +24,6 @@ _CRC = struct.Struct("<I")
 _MAGIC = b"SPLC"
 CREDIT_BYTES = _CREDIT.size + _CRC.size
 
-MIN_DEPTH_SMALL = 8
-"""Depth for messages so small that they cannot fill a link with old frames: a return edge of detections must cover all
-frames that are in flight forward."""
-SMALL_BYTES = 8192
 _NEGLIGIBLE = 0.005
 """Share of the pace below which waiting one round trip per frame does not show."""
 _POLLS_NS = 600_000
@@ -70,29 +66,29 @@ class Depth:
     slower than the link, the quotient still grows by at least one, and so does the depth until the link is full.
     """
 
-    def __init__(self, round_trip_ns: int, eager_limit_bytes: int, max_depth: int) -> None:
+    def __init__(
+        self, round_trip_ns: int, eager_limit_bytes: int, max_depth: int, *, is_always_full: bool = False
+    ) -> None:
+        """With `is_always_full` the depth is `max_depth`, whatever is measured."""
         self._round_trip_ns = round_trip_ns + _POLLS_NS
         self._eager_limit_bytes = eager_limit_bytes
         self._max_depth = max_depth
         self._arrivals: deque[int] = deque(maxlen=9)
         self._sizes: deque[int] = deque(maxlen=8)
-        self.frames = 2
+        self._is_always_full = is_always_full
+        self.frames = max_depth if is_always_full else 2
         """Frames that may be under way, at least 1."""
 
     def arrived(self, num_bytes: int, time_ns: int) -> None:
         """A message of `num_bytes` arrived at `time_ns`."""
         self._arrivals.append(time_ns)
         self._sizes.append(num_bytes)
-        largest = max(self._sizes)
-        if largest <= SMALL_BYTES:
-            self.frames = min(MIN_DEPTH_SMALL, self._max_depth)
-            return
-        if len(self._arrivals) < 3:
+        if self._is_always_full or len(self._arrivals) < 3:
             return
         times = list(self._arrivals)
         pace_ns = statistics.median(b - a for a, b in itertools.pairwise(times))
         # Above the eager limit a message first asks and then sends: two round trips.
-        round_trip_ns = self._round_trip_ns * (1 if largest <= self._eager_limit_bytes else 2)
+        round_trip_ns = self._round_trip_ns * (1 if max(self._sizes) <= self._eager_limit_bytes else 2)
         share = round_trip_ns / max(pace_ns, 1)
         self.frames = 1 if share < _NEGLIGIBLE else min(1 + math.ceil(share), self._max_depth)
 

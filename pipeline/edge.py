@@ -24,6 +24,8 @@ class Edge:
     payload_crc: bool = False
     eager_limit_bytes: int = 65_536
     """What MPI sends without asking first, bytes."""
+    carries_results: bool = False
+    """Detections: too small to fill a link, and they must never hold up the frames in flight ahead of them."""
 
     @property
     def name(self) -> str:

@@ -32,17 +32,19 @@ class Halt:
         self.moved_ns = now_ns()
 
     def listen(self, listener: Callable[[BaseException], None]) -> None:
-        """Call `listener` once, with the first error."""
+        """Call `listener` once, with the first error, before any lane sees it. It must not raise or wait."""
         self._listeners.append(listener)
 
     def stop(self, error: BaseException) -> None:
-        """End all lanes. Only the first error counts; a PeerError gives way to nothing."""
+        """End all lanes. Only the first error counts."""
         with self._lock:
             if self._error is not None:
                 return
-            self._error = error
-        for listener in self._listeners:
-            listener(error)
+            try:
+                for listener in self._listeners:
+                    listener(error)
+            finally:
+                self._error = error
 
     def check(self) -> None:
         """Raise PeerError when the run is over: the first error itself is reported once, by the rank's main thread."""

@@ -34,6 +34,7 @@ class Lane:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._doing = "has not started"
         self._since_ns = now_ns()
+        self._has_frame = False
 
     def start(self) -> None:
         """Start the lane's thread."""
@@ -49,6 +50,12 @@ class Lane:
         doing = f"computes stage {self.chain.current}" if self.chain.current else self._doing
         return f"lane {self.name} {doing} for {(now_ns() - self._since_ns) / 1e9:.1f} s"
 
+    def held_s(self) -> float:
+        """How long the lane has been at the same step with a frame in its hands, s; 0 while it waits for input."""
+        if not self._has_frame:
+            return 0.0
+        return (now_ns() - self._since_ns) / 1e9
+
     def _enter(self, doing: str) -> None:
         self._doing = doing
         self._since_ns = now_ns()
@@ -61,6 +68,7 @@ class Lane:
         except BaseException as error:
             self._halt.stop(error)
         finally:
+            self._has_frame = False
             self._enter("is closing")
             for close in (self._inbound.close, self.chain.close, self._outbound.close):
                 try:
@@ -75,12 +83,14 @@ class Lane:
         specs = self.chain.output_specs()
         while True:
             self._halt.check()
+            self._has_frame = False
             self._enter("waits for input")
             packet = self._inbound.receive()
             if packet is None:
                 return
             frame = packet.frame
             self._enter(f"waits for room to send frame {frame}")
+            self._has_frame = True
             if packet.kind is Kind.FRAME:
                 packet.targets = self._outbound.reserve(packet, specs)
             self._enter(f"computes frame {frame}")

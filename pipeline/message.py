@@ -2,7 +2,7 @@
 
     bytes 0..319   header (little endian), closed by its CRC-32
     bytes 320..    payload: the tensors one after the other, each starting at a multiple of 64 bytes;
-                   of a FAILED message the reason as UTF-8; of EMPTY, CONTROL and END nothing
+                   of a FAILED message the reason as UTF-8; of EMPTY and END nothing
 
 Tensor names do not travel: both ends of an edge know them and their order. A header describes at most 8 tensors of at
 most 6 dimensions.
@@ -90,7 +90,8 @@ def tensor_views(buffer: Buffer, specs: Sequence[TensorSpec]) -> dict[str, Array
     offsets, end = layout(specs)
     if HEADER_BYTES + end > buffer.size:
         raise FrameError(
-            f"the tensors take {end} bytes and the channel's messages hold {buffer.size - HEADER_BYTES}; raise max_message_bytes"
+            f"the tensors take {end} bytes and a message of this edge holds {buffer.size - HEADER_BYTES}; "
+            "send smaller images, or images as JPEG (--image-wire jpeg)"
         )
     return {
         spec.name: np.frombuffer(

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from .clock import now_ns
 from .communication import Communication
-from .credit import CREDIT_BYTES, SMALL_BYTES, Credit, Depth
+from .credit import CREDIT_BYTES, Credit, Depth
 from .edge import Edge, end_packet
 from .errors import FrameError
 from .halt import Halt
@@ -150,9 +150,7 @@ class MpiInbound:
         self._observer = observer
         size = HEADER_BYTES + edge.max_message_bytes
         max_depth = max(2, min(MAX_DEPTH, _MAX_BUFFERED_BYTES // size))
-        self._depth = Depth(round_trip_ns, edge.eager_limit_bytes, max_depth)
-        if size <= SMALL_BYTES:
-            self._depth.frames = max_depth
+        self._depth = Depth(round_trip_ns, edge.eager_limit_bytes, max_depth, is_always_full=edge.carries_results)
         self._changed = threading.Condition()
         self._arrived: dict[int, tuple[Buffer, int, int]] = {}
         self._next = 0

@@ -12,7 +12,7 @@ class Observer(Protocol):
         """A stage worked on a frame from `begin_ns` to `end_ns`."""
 
     def wait(self, cause: str, lane: str, frame: int, begin_ns: int, end_ns: int) -> None:
-        """A lane waited: cause is `input`, `credit` or `queue`. `frame` is the one it had or got, -1 for none."""
+        """A lane waited: cause is `input`, `credit`, `queue` or `sink`. `frame` is the one it had or got, -1 for none."""
 
     def transfer(self, edge: str, frame: int, kind: int, num_bytes: int, begin_ns: int, end_ns: int) -> None:
         """A message on an edge. On the sender: when it was posted and when its buffer was free again. On the receiver:

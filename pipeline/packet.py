@@ -21,9 +21,7 @@ class Kind(IntEnum):
     """The neural filter found no object: the result is empty and no tensors follow."""
     FAILED = 3
     """This frame could not be done; the reason follows."""
-    CONTROL = 4
-    """Between the channels only: credits, round-trip probes."""
-    END = 5
+    END = 4
     """The last message of an edge."""
 
 

@@ -22,7 +22,7 @@ from .errors import ConfigError
 SOURCE, PREPROCESS, POSTPROCESS, SINK = "source", "preprocess", "postprocess", "sink"
 ENCODE_JPEG, DECODE_JPEG = "encode-jpeg", "decode-jpeg"
 _PLAIN = (SOURCE, PREPROCESS, ENCODE_JPEG, DECODE_JPEG, POSTPROCESS, SINK)
-_GROUPS = ("head", "tail", "network")
+_FRONTS = ((SOURCE, PREPROCESS), (SOURCE, ENCODE_JPEG, DECODE_JPEG, PREPROCESS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +153,12 @@ class Placement:
             raise ConfigError(
                 f"placement {self.name} runs the graphs {used} and the bundle has {list(graphs)} in this order; "
                 "use the placement that fits the bundle's cuts"
+            )
+        chain = [stage for segment in segments for stage in segment.stages]
+        if all(chain != [*front, *graphs, POSTPROCESS, SINK] for front in _FRONTS):
+            raise ConfigError(
+                f"placement {self.name} is the chain {chain}; around the graphs it must be {SOURCE}, {PREPROCESS}, ..., "
+                f"{POSTPROCESS}, {SINK}, with {ENCODE_JPEG}, {DECODE_JPEG} behind the source where images travel as JPEG"
             )
         return Placement(self.name, tuple(segments))
 

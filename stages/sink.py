@@ -87,7 +87,8 @@ class Sink:
             raise ValueError(f"a packet of kind {packet.kind.name} came to the sink")
         detections = Detections.from_tensors(packet.tensors) if fate == "done" else None
         packet.release()
-        self._observer.fate(packet.frame, fate, packet.reason, packet.capture_ns, packet.pts_ns, now_ns())
+        begin = now_ns()
+        self._observer.fate(packet.frame, fate, packet.reason, packet.capture_ns, packet.pts_ns, begin)
         for frame in range(self._next_frame, packet.frame):
             self._records.put(self._dropped.pop(frame, Result(frame, "dropped")), block=True)
         self._next_frame = packet.frame + 1
@@ -97,8 +98,11 @@ class Sink:
         )
         self._records.put(result, block=True)
         image = None if self._gallery is None else self._gallery.take(packet.frame)
+        handed_ns = now_ns()
         if self._pictures is not None and not self._pictures.put(replace(result, picture=image), block=self._lossless):
             self._num_overrun += 1
+        self._observer.wait("sink", "pictures", packet.frame, handed_ns, now_ns())
+        self._observer.stage("output", packet.frame, begin, now_ns())
 
     def dropped(self, packet: Packet, reason: str) -> None:
         """From any thread, where the queue that drops is on this rank: what to say of a frame that will not come."""

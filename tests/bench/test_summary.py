@@ -32,8 +32,8 @@ def begin(rank, host, graphs):
         "precision": "fp32",
         "threads": 1,
         "edges": {"0": "0->1 features_fp16"},
-        # (round trip, receiver's clock minus sender's)
-        "clocks": {"0": [2 * MS, SKEW + 100_000]},
+        # (round trip, receiver's clock minus sender's, when)
+        "clocks": {"0": [2 * MS, SKEW + 100_000, 0]},
         "source": {"fps": 25.0},
     }
 
@@ -55,6 +55,9 @@ def journals(hosts=("a", "b"), skew=SKEW):
         far.append({"e": "fate", "f": frame, "x": "done", "r": "", "c": start, "p": start, "t": out})
     near.append({"e": "end", "t": 400 * MS, "tx_bytes": 15_000, "num_captured": NUM, "communication_cpu_s": 0.04})
     far.append({"e": "end", "t": 400 * MS + skew, "tx_bytes": 900, "num_captured": None, "communication_cpu_s": 0.02})
+    again = {"e": "clock", "edge": 0, "round_trip_ns": 2 * MS, "offset_ns": SKEW + 100_000, "at_ns": 450 * MS}
+    near.append({**again, "t": 450 * MS})
+    far.append({**again, "t": 450 * MS + skew, "at_ns": 450 * MS + skew})
     return {0: near, 1: far}
 
 

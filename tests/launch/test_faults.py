@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -10,6 +11,9 @@ import cv2
 import psutil
 import pytest
 from run_support import NUM_FRAMES, all_gone, command, descendants, ranks_of, wait_for_results
+
+from splitrail.launch.mpirun import RankSpec, build_command, detect_mpi
+from splitrail.launch.run import _supervise as supervise
 
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
 
@@ -21,6 +25,13 @@ def finish(process, timeout=20):
     return process.returncode, out, err
 
 
+def wait_for_fates(journal, num, timeout_s=30):
+    end = time.monotonic() + timeout_s
+    while not journal.exists() or journal.read_bytes().count(b'"fate"') < num:
+        assert time.monotonic() < end, f"{journal} has fewer than {num} fates after {timeout_s} s"
+        time.sleep(0.05)
+
+
 def own_lines(err):
     return [line for line in err.splitlines() if line.startswith("splitrail:")]
 
@@ -29,6 +40,7 @@ def own_lines(err):
 def test_a_killed_rank_ends_the_run_and_what_was_written_is_valid(start_run, victim):
     process, folder = start_run(*ENDLESS, placement="backbone", policy="wait")
     wait_for_results(folder, 30)
+    wait_for_fates(folder / "journal-rank0.jsonl", 30)  # its last second may be lost
     family = descendants(process.pid)
     begin = time.monotonic()
     ranks_of(process.pid)[victim].send_signal(signal.SIGKILL)
@@ -78,6 +90,40 @@ def test_ctrl_c_drains_and_ends_with_130(start_run):
     assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == counts["done"]
 
 
+def test_what_a_far_sink_wrote_is_named_and_a_run_that_never_streamed_leaves_nothing(
+    start_run, splitrail_run, monkeypatch, tmp_path
+):
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    process, folder = start_run(*ENDLESS, "--sink-rank", "1", placement="backbone", policy="wait")
+    journal = folder / "journal-rank1.jsonl"
+    wait_for_fates(journal, 5)
+    ranks_of(process.pid)[1].send_signal(signal.SIGTERM)
+    code, _, err = finish(process)
+    assert code == 1
+    left = next(temporary.glob("splitrail-rank1-*"))
+    assert f"what rank 1 wrote is in {left}" in own_lines(err)[0]
+    assert (left / "detections.jsonl").read_text().count("\n") >= 5
+    shutil.rmtree(left)
+    outcome = splitrail_run("--sink-rank", "1", placement="backbone", source="/nowhere/clip.mp4")
+    assert outcome.code == 2
+    assert not list(temporary.glob("splitrail-rank*"))
+
+
+def test_what_a_library_prints_does_not_hide_the_error(tmp_path, capfd):
+    """The program says something on its standard error and dies without a word of ours."""
+    program = ("sh", "-c", "echo 'some warning' >&2; kill -9 $$")
+    code = supervise(
+        build_command(detect_mpi(), [RankSpec(None, program)]), None, tmp_path, as_json=False, show_table=False
+    )
+    err = capfd.readouterr().err
+    assert code == 1
+    assert "some warning" in err
+    assert len(own_lines(err)) == 1
+    assert "signal 9" in own_lines(err)[0]
+
+
 def test_killing_splitrail_itself_leaves_no_process(start_run):
     process, folder = start_run(*ENDLESS, placement="backbone", policy="wait")
     wait_for_results(folder, 5)
@@ -87,11 +133,21 @@ def test_killing_splitrail_itself_leaves_no_process(start_run):
     assert all_gone(family, timeout_s=10)
 
 
-def test_nothing_moving_ends_with_who_waits_for_what(start_run):
-    process, folder = start_run(*ENDLESS, placement="backbone", policy="wait", stall_timeout=2)
+@pytest.mark.parametrize(
+    ("stopped", "policy", "texts"),
+    [
+        (1, "wait", ("rank 0 on", "lane backbone waits", "rank 1 does not answer")),
+        # The source goes on capturing and dropping, and yet nothing moves.
+        (1, "drop-oldest", ("rank 0 on", "lane backbone waits", "rank 1 does not answer")),
+        # Rank 0, which speaks for all, cannot.
+        (0, "wait", ("rank 1 on", "lane transformer waits")),
+    ],
+)
+def test_nothing_moving_ends_with_who_waits_for_what(start_run, stopped, policy, texts):
+    process, folder = start_run(*ENDLESS, placement="backbone", policy=policy, stall_timeout=2)
     wait_for_results(folder, 5)
     family = descendants(process.pid)
-    stopped = ranks_of(process.pid)[1]
+    stopped = ranks_of(process.pid)[stopped]
     stopped.send_signal(signal.SIGSTOP)
     try:
         code, _, err = finish(process, timeout=30)
@@ -103,9 +159,10 @@ def test_nothing_moving_ends_with_who_waits_for_what(start_run):
                 continue
     assert code == 1
     line = own_lines(err)[0]
+    assert len(own_lines(err)) == 1
     assert "nothing has moved for 2 s" in line
-    assert "rank 0" in line
-    assert "lane backbone waits" in line
+    for text in texts:
+        assert text in line
     assert all_gone(family, timeout_s=10)
 
 
@@ -148,6 +205,7 @@ def test_a_damaged_bundle_is_named(splitrail_run, bundle, tmp_path):
         ("colour = 1\n", "unknown key 'colour'"),
         ("[source]\nuri = 'x'\nspeed = 2\n", "unknown key 'source.speed'"),
         ("threads = 'many'\n", "'threads'"),
+        ("source = 'clip.mp4'\n", "'source'"),
         ("threads = = 1\n", "does not parse"),
     ],
 )
@@ -155,7 +213,7 @@ def test_an_unknown_key_in_the_toml_is_named(tmp_path, text, named):
     config = tmp_path / "run.toml"
     config.write_text(text)
     result = subprocess.run(
-        command("run", "--config", config, "--source", "x", "--out", tmp_path / "o"),
+        command("run", "--config", config, "--source", "x", "--stride", "2", "--out", tmp_path / "o"),
         capture_output=True,
         text=True,
         timeout=30,
@@ -167,8 +225,6 @@ def test_an_unknown_key_in_the_toml_is_named(tmp_path, text, named):
 
 
 def test_a_wrong_number_of_ranks_by_hand_is_refused(bundle, clip, tmp_path):
-    from splitrail.launch.mpirun import RankSpec, build_command, detect_mpi
-
     config = tmp_path / "run.json"
     config.write_text(
         json.dumps(

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from run_support import NUM_FRAMES, command
 
+from splitrail.launch.config import CONFIGS, RunConfig, load_placement
+
 pytestmark = [pytest.mark.mpi, pytest.mark.timeout(120)]
 
 
@@ -163,6 +165,15 @@ def test_three_ranks_follow_from_a_toml(splitrail_run, tmp_path):
     assert outcome.code == 0, outcome.err
     assert detections(outcome) == detections(splitrail_run(placement="full", wire="fp32", out="full"))
     assert len(outcome.summary["ranks"]) == 3
+
+
+def test_a_placement_file_travels_with_the_configuration(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text((CONFIGS / "offload.toml").read_text())
+    config = RunConfig.check({"source": {"uri": "x"}, "out": "o", "placement": str(path)}, "here").with_placement()
+    path.unlink()
+    there = RunConfig.check(json.loads(config.model_dump_json()), "there")
+    assert there.resolve_placement() == load_placement("offload")
 
 
 def test_a_config_file_with_options_over_it(splitrail_run, bundle, clip, tmp_path):

@@ -28,7 +28,15 @@ from splitrail.pipeline.observer import NullObserver
 from splitrail.pipeline.packet import Kind, Packet
 from splitrail.pipeline.stage import Chain
 
-options = {"overlap": "full", "num": 50, "bytes": 300_000, "fail_rank": -1, "fail_how": "raise", "slow_rank": -1}
+options = {
+    "overlap": "full",
+    "num": 50,
+    "bytes": 300_000,
+    "fail_rank": -1,
+    "fail_how": "raise",
+    "slow_rank": -1,
+    "pieces": 0,
+}
 options |= json.loads(sys.argv[1])
 MPI.Init_thread(MPI.THREAD_MULTIPLE)
 comm = MPI.COMM_WORLD
@@ -58,6 +66,10 @@ class Frames:
         pass
 
 
+def broken(num_bytes, peer):
+    raise RuntimeError("broken on purpose")
+
+
 class Add:
     name = "add"
 
@@ -65,6 +77,10 @@ class Add:
         if rank == options["fail_rank"] and packet.frame == options["num"] // 2:
             if options["fail_how"] == "kill":
                 os.kill(os.getpid(), 9)
+            if options["fail_how"] == "callback":
+                communication.post_receive(np.empty(8, np.uint8), rank, 900, broken)
+                communication.post_send(np.zeros(8, np.uint8), rank, 900, lambda *_: None)
+                return
             raise RuntimeError("broken on purpose")
         if rank == options["slow_rank"]:
             time.sleep(0.01)
@@ -98,7 +114,8 @@ class Check:
 
 halt, watcher = Halt(), NullObserver()
 communication = Communication(comm, halt)
-control = Control(communication, rank, comm.size, f"host{rank}", halt, lambda *_: None)
+journal = []
+control = Control(communication, rank, comm.size, f"host{rank}", halt, lambda sender, data: journal.append(data))
 names = ("x", "y")
 
 
@@ -132,9 +149,14 @@ if halt.error is not None:
         print(json.dumps({"rank": rank, "first": control.first}), flush=True)
         time.sleep(0.5)
     os._exit(1)
+if rank > 0:
+    for piece in range(options["pieces"]):
+        control.ship_journal(b"%d of rank %d\n" % (piece, rank))
 communication.finish()
 assert communication.join(30) or not full
 comm.Barrier()
+if rank == 0 and options["pieces"]:
+    print(json.dumps({"num_pieces": len(set(journal))}), flush=True)
 if rank == last:
     print(json.dumps({name: check.kinds.count(name) for name in ("FRAME", "EMPTY", "FAILED")}), flush=True)
 MPI.Finalize()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from splitrail.pipeline.credit import MIN_DEPTH_SMALL, SMALL_BYTES, Credit, Depth
+from splitrail.pipeline.credit import Credit, Depth
 from splitrail.pipeline.errors import MessageError
 
 MS = 1_000_000
@@ -54,11 +54,15 @@ def test_messages_above_the_eager_limit_count_two_round_trips():
     assert settle(asked, 12.3, 40.0, 154_000) > settle(eager, 12.3, 20.0, 154_000)
 
 
-def test_small_messages_never_hold_up_the_frames_ahead():
-    depth = Depth(0, 65_536, 16)
-    depth.arrived(SMALL_BYTES, 0)
-    assert depth.frames == MIN_DEPTH_SMALL
-    assert depth.window_bytes == MIN_DEPTH_SMALL * SMALL_BYTES
+def test_an_edge_of_results_never_holds_up_the_frames_ahead():
+    depth = Depth(0, 65_536, 16, is_always_full=True)
+    assert depth.frames == 16
+    assert settle(depth, 50.0, 0.1, 532) == 16
+    assert depth.window_bytes == 16 * 532
+
+
+def test_small_messages_do_not_open_the_window_of_other_edges():
+    assert settle(Depth(0, 65_536, 16), 50.0, 0.1, 320) <= 2
 
 
 def test_the_depth_never_exceeds_the_buffers():

@@ -200,3 +200,27 @@ def test_a_lane_says_what_it_does():
     assert "lane head computes stage backbone" in lane.state()
     release.set()
     assert lane.join(5)
+
+
+def test_a_lane_tells_how_long_it_has_held_a_frame():
+    halt, go = Halt(), threading.Event()
+    chain = Chain([Step(lambda packet: go.wait(10))], NullObserver())
+    lane = Lane("one", Numbers(1, period_s=0.3), chain, Collect(), halt)
+    lane.start()
+    time.sleep(0.1)
+    assert lane.held_s() == 0  # it waits for input, and the source may take its time
+    time.sleep(0.6)
+    assert 0.2 < lane.held_s() < 5
+    go.set()
+    assert lane.join(5)
+    assert lane.held_s() == 0
+
+
+def test_listeners_hear_of_the_first_error_before_any_lane_sees_it():
+    halt, heard = Halt(), []
+    halt.listen(lambda error: heard.append((error, halt.error)))
+    first = ValueError("first")
+    halt.stop(first)
+    halt.stop(ValueError("second"))
+    assert heard == [(first, None)]
+    assert halt.error is first

@@ -102,7 +102,7 @@ def test_a_changed_payload_is_refused_when_it_has_a_checksum():
 
 def test_a_packet_that_does_not_fit_is_a_failed_frame_not_an_overrun():
     packet = Packet(0, 0, 0, (1, 1), tensors={"a": np.zeros(1000, np.uint8)})
-    with pytest.raises(FrameError, match="max_message_bytes"):
+    with pytest.raises(FrameError, match="image-wire jpeg"):
         message(packet, ["a"], size=500)
     with pytest.raises(FrameError, match="'b' is not in the packet"):
         message(packet, ["b"])

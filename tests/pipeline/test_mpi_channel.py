@@ -45,10 +45,17 @@ def test_a_slow_receiver_holds_the_sender_up_and_loses_nothing():
     assert lines(result) == [{"FRAME": 80, "EMPTY": 10, "FAILED": 10}]
 
 
-@pytest.mark.parametrize("fail_rank", [0, 1, 2])
-def test_a_failing_rank_ends_all_ranks_and_each_knows_the_first_error(fail_rank):
+@pytest.mark.parametrize("num_ranks", [2, 4])
+def test_no_journal_line_is_lost_at_the_end(num_ranks):
+    result = chain(num_ranks, num=10, pieces=25)
+    assert result.returncode == 0, result.stderr
+    assert {"num_pieces": 25 * (num_ranks - 1)} in lines(result)
+
+
+@pytest.mark.parametrize(("fail_rank", "fail_how"), [(0, "raise"), (1, "raise"), (2, "raise"), (2, "callback")])
+def test_a_failing_rank_ends_all_ranks_and_each_knows_the_first_error(fail_rank, fail_how):
     begin = time.monotonic()
-    result = chain(3, num=400, fail_rank=fail_rank)
+    result = chain(3, num=400, fail_rank=fail_rank, fail_how=fail_how)
     assert result.returncode == 1
     firsts = {line["rank"]: line["first"] for line in lines(result)}
     assert set(firsts) == {0, 1, 2}

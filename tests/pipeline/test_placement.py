@@ -116,6 +116,21 @@ def test_what_does_not_fit_is_named(raw, text):
         Placement.from_mapping(raw, "here")
 
 
+@pytest.mark.parametrize(
+    "stages",
+    [
+        ["source", "network", "postprocess", "sink"],
+        ["source", "preprocess", "network", "sink"],
+        ["source", "preprocess", "postprocess", "network", "sink"],
+        ["source", "encode-jpeg", "preprocess", "network", "postprocess", "sink"],
+    ],
+)
+def test_a_chain_that_could_not_compute_is_refused(stages):
+    placement = Placement.from_mapping({"name": "x", "segments": [{"rank": 0, "stages": stages}]}, "x")
+    with pytest.raises(ConfigError, match="around the graphs it must be"):
+        placement.lanes(["backbone", "transformer"])
+
+
 def test_an_unknown_placement_lists_the_shipped_ones():
     with pytest.raises(ConfigError, match="backbone, full, offload, three-ranks, transformer"):
         load_placement("nowhere")
