@@ -56,6 +56,15 @@ class Watcher(NullObserver):
         self.fates: list[tuple[int, str, str, int, int]] = []
         self.output_ns: list[int] = []
         self.events: list[tuple[str, dict[str, int | float | str | None]]] = []
+        self.waits: dict[tuple[str, str, int], tuple[int, int]] = {}
+        self.outputs: dict[int, tuple[int, int]] = {}
+
+    def wait(self, cause: str, lane: str, frame: int, begin_ns: int, end_ns: int) -> None:
+        self.waits[cause, lane, frame] = begin_ns, end_ns
+
+    def stage(self, name: str, frame: int, begin_ns: int, end_ns: int) -> None:
+        assert name == "output"
+        self.outputs[frame] = begin_ns, end_ns
 
     def fate(self, frame: int, fate: str, reason: str, capture_ns: int, pts_ns: int, output_ns: int) -> None:
         self.fates.append((frame, fate, reason, capture_ns, pts_ns))
@@ -235,6 +244,14 @@ def test_a_lossless_run_waits_for_a_slow_writer() -> None:
     sink.close()
     assert slow.frames == list(range(30))
     assert watcher.events == []
+    # The frame that did not fit into the queue waited for the writer, within its output, which begins with its fate.
+    held = max(watcher.waits, key=lambda wait: watcher.waits[wait][1] - watcher.waits[wait][0])
+    begin, end = watcher.waits[held]
+    assert held[:2] == ("sink", "pictures")
+    assert held[2] in (8, 9)
+    assert end - begin > 100_000_000
+    assert watcher.outputs[held[2]][0] <= begin < end <= watcher.outputs[held[2]][1]
+    assert [watcher.outputs[frame][0] for frame in range(30)] == watcher.output_ns
 
 
 @pytest.mark.parametrize("draws", [False, True])

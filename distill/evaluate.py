@@ -1,0 +1,69 @@
+"""Accuracy of a detector in torch on a set of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+
+from ..bench.accuracy import Accuracy, Truth, evaluate_boxes
+from ..bench.pictures import Picture, Pictures
+from ..models.detr import Detr
+from ..stages.detections import Detections
+from ..stages.postprocess import detr_detections
+from .loader import SampleSet, collate
+
+Progress = Callable[[int, int], None]
+"""Called with images done and images in all."""
+
+
+class TruthKeeper:
+    """Pictures that are looked at once: their truth, as they were given."""
+
+    def __init__(self, pictures: Pictures) -> None:
+        self.classes = pictures.classes
+        self.truth: list[Truth] = []
+        self.sizes: list[tuple[int, int]] = []
+        self._pictures = pictures
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def picture(self, index: int, epoch: int) -> Picture:
+        picture = self._pictures.picture(index, epoch)
+        self.truth.append(Truth(*picture[1:]))
+        self.sizes.append((picture.image.shape[0], picture.image.shape[1]))
+        return picture
+
+
+@torch.inference_mode()
+def evaluate_detr(
+    detr: Detr,
+    pictures: Pictures,
+    num_images: int,
+    size: tuple[int, int],
+    *,
+    batch_size: int = 8,
+    progress: Progress | None = None,
+) -> Accuracy:
+    """Of the first `num_images` pictures, letterboxed to `size`, through `detr` as it is in evaluation mode, in float32."""
+    device = detr.class_embed.weight.device
+    was_training = detr.training
+    detr.eval()
+    keeper = TruthKeeper(pictures)
+    detections: list[Detections] = []
+    for indices in _chunks(min(num_images, len(pictures)), batch_size):
+        batch = collate([SampleSet(keeper, size)[0, index] for index in indices]).to(device)
+        images = detr.normalise(batch.pixels, batch.valid_size).contiguous(memory_format=torch.channels_last)
+        logits, boxes = (value.float().cpu().numpy() for value in detr(images, batch.valid_size)[-1])
+        for index, some_logits, some_boxes in zip(indices, logits, boxes, strict=True):
+            detections.append(detr_detections(some_logits, some_boxes, keeper.sizes[index], 0.0))
+        if progress is not None:
+            progress(len(detections), min(num_images, len(pictures)))
+    detr.train(was_training)
+    return evaluate_boxes(keeper.truth, detections, len(pictures.classes))
+
+
+def _chunks(num: int, size: int) -> Iterator[range]:
+    for begin in range(0, num, size):
+        yield range(begin, min(begin + size, num))

@@ -1,0 +1,122 @@
+"""The verb `train`: a recipe, or a checkpoint, to a trained detector."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..pipeline.errors import ConfigError, UsageError
+from .config import CONFIGS
+
+if TYPE_CHECKING:
+    from ..distill.train import Watch
+
+PRESET = "train-{}.toml"
+
+
+def train_verb(
+    config: str,
+    out: Path,
+    resume: Path | None,
+    epochs: int | None,
+    data: str | None,
+    validation: str | None,
+    device: str,
+    threads: int,
+    console: Console,
+) -> int:
+    """Train, showing progress on `console`; returns the exit code.
+
+    `config` is a TOML file or the name of a preset; empty where `resume`, a checkpoint or the folder of a training, has the
+    recipe inside. Raises UsageErrors for what does not fit, TrainingError when a loss is no number.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise UsageError("training needs torch; add it with: pip install 'splitrail[torch,bench]'") from error
+    from ..distill.checkpoint import Checkpoint
+    from ..distill.recipe import Recipe
+    from ..distill.train import Trainer
+
+    if not config and resume is None:
+        raise ConfigError(f"--config is missing; give a TOML file or a preset ({', '.join(presets())}), or --resume")
+    checkpoint = Checkpoint.load(resume) if resume is not None else None
+    if config:
+        recipe = Recipe.load(recipe_path(config))
+    else:
+        assert checkpoint is not None
+        recipe = checkpoint.position.recipe
+    if epochs is not None:
+        recipe = recipe.with_epochs(epochs)
+    sources = {"train": data, "validation": validation}
+    recipe = recipe.with_data({key: value for key, value in sources.items() if value is not None})
+    if threads:
+        torch.set_num_threads(threads)
+    with _bar(console) as bar:
+        trainer = Trainer(recipe, out, checkpoint=checkpoint, device=torch_device(device), watch=_watch(bar))
+        num_parameters = sum(parameter.numel() for parameter in trainer.detr.parameters())
+        console.print(
+            f"{recipe.name}: {num_parameters:,} parameters, {recipe.num_epochs} epochs into {out}", highlight=False
+        )
+        trainer.run()
+    return 0
+
+
+def recipe_path(config: str) -> Path:
+    """A file as it is, or the preset of that name."""
+    preset = CONFIGS / PRESET.format(config)
+    return preset if preset.is_file() and not Path(config).is_file() else Path(config)
+
+
+def presets() -> list[str]:
+    """Names of the recipes that come with the package."""
+    before, after = PRESET.split("{}")
+    return sorted(path.name[len(before) : -len(after)] for path in CONFIGS.glob(PRESET.format("*")))
+
+
+def torch_device(name: str) -> Any:
+    """A torch device; `auto` is CUDA where there is one. Raises ConfigError where it is not there."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"torch has no device {name!r} here; give --device cpu or auto") from error
+    return device
+
+
+def _bar(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]}"),
+        TimeRemainingColumn(),
+        console=console,
+    )
+
+
+def _watch(bar: Progress) -> Watch:
+    from ..distill.train import Progress as Position
+
+    task = bar.add_task("", total=None, loss="-")
+
+    def watch(event: Position | dict[str, Any]) -> None:
+        if isinstance(event, Position):
+            description = f"epoch {event.epoch + 1}/{event.num_epochs}"
+            bar.update(
+                task, description=description, completed=event.batch, total=event.num_batches, loss=f"{event.loss:.3f}"
+            )
+            return
+        text = f"epoch {event['epoch']}: loss {event['loss']:.3f}"
+        if event.get("mAP") is not None:
+            text += f", mAP@50 {event['mAP@50']:.3f}, mAP {event['mAP']:.3f} on {event['num_images']} images"
+        bar.console.print(text, highlight=False)
+
+    return watch
