@@ -79,7 +79,7 @@ class OverlapBench:
         )
         for name in ("engine", "overlap"):
             table.add_column(name)
-        for name in ("edge ms", "wire ms", "tail ms", "ideal ms", "measured ms", "efficiency", "spread", "x naive"):
+        for name in ("edge", "wire", "tail", "ideal", "measured", "efficiency", "spread", "of solo", "x naive"):
             table.add_column(name, justify="right")
         for row in rows:
             times = (row["edge_ms"], row["wire_ms"], row["tail_ms"], row["ideal_ms"], row["measured_ms"])
@@ -91,6 +91,7 @@ class OverlapBench:
                 *(f"{time:.1f}" for time in times),
                 f"{row['efficiency']:.3f}",
                 f"{low:.3f}-{high:.3f}",
+                f"{row['solo_efficiency']:.3f}",
                 "-" if ratio is None else f"{ratio:.2f}",
             )
         console.print(table)

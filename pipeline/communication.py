@@ -24,9 +24,15 @@ from .message import Buffer
 
 BUSY_POLL_S = 200e-6
 """Sleep between tests while messages move, s."""
+LARGE_POLL_S = 1e-3
+"""The same, s, while large messages follow each other slowly: then the tests themselves would cost the stages more than
+they gain, and the kernel's buffers bridge the gap."""
 IDLE_POLL_S = 2e-3
 """Longest sleep between tests, s, reached after `_BUSY_FOR_NS` without a message."""
 _BUSY_FOR_NS = 100_000_000
+_LARGE_BYTES = 262_144
+_POLLS_PER_MESSAGE = 50
+"""So often a large message is looked at, at least: a result waits for the next test, 1 % of the message's time on average."""
 SWITCH_INTERVAL_S = 0.0005
 """What a rank sets as the interpreter's switch interval, s: with the default of 5 ms, Python code in a stage would keep
 this thread from the interpreter lock for longer than a message takes."""
@@ -59,6 +65,8 @@ class Communication:
         self._started = False
         self._active: list[_Request] = []
         self._requests: list[MPI.Request] = []
+        self._busy_poll_s = BUSY_POLL_S
+        self._large_done_ns = 0
         self.cpu_s = 0.0
         """CPU time this thread has used, s; final after `join`."""
         self.moved_ns = now_ns()
@@ -135,7 +143,7 @@ class Communication:
                 return
             if moved:
                 self.moved_ns = now_ns()
-                poll_s = BUSY_POLL_S
+                poll_s = self._busy_poll_s
                 continue
             if poll_s < IDLE_POLL_S and now_ns() - self.moved_ns > _BUSY_FOR_NS:
                 poll_s = min(2 * poll_s, IDLE_POLL_S)
@@ -181,6 +189,7 @@ class Communication:
         self._requests = [request for index, request in enumerate(self._requests) if index not in finished]
         self._active = [request for index, request in enumerate(self._active) if index not in finished]
         for request, status in done:
+            self._adapt(request)
             num_bytes, peer = (
                 (request.buffer.size, request.peer)
                 if request.is_send
@@ -192,6 +201,15 @@ class Communication:
                 # This thread goes on: it is the one that tells the other ranks.
                 self._halt.stop(error)
         return len(done)
+
+    def _adapt(self, request: _Request) -> None:
+        """After a message: how often to test while the next ones move."""
+        if request.buffer.size < _LARGE_BYTES:
+            return
+        now = now_ns()
+        interval_s = (now - self._large_done_ns) / 1e9
+        self._large_done_ns = now
+        self._busy_poll_s = min(max(interval_s / _POLLS_PER_MESSAGE, BUSY_POLL_S), LARGE_POLL_S)
 
     def _cancel(self) -> None:
         for request, posted in zip(self._requests, self._active, strict=True):
