@@ -85,7 +85,7 @@ def start(
             print(shlex.join(command))
             return 0
         _prepare(out, config)
-        return _supervise(command, two, out, as_json=as_json, show_table=show_table)
+        return _supervise(command, two, out, as_json=as_json, show_table=show_table, is_trained=bool(bundle.trained))
 
 
 @contextlib.contextmanager
@@ -186,7 +186,9 @@ def _prepare(out: Path, config: RunConfig) -> None:
         raise ConfigError(f"{out} cannot be written ({error.strerror}); give another folder with --out") from error
 
 
-def _supervise(command: list[str], two: TwoHosts | None, out: Path, *, as_json: bool, show_table: bool) -> int:
+def _supervise(
+    command: list[str], two: TwoHosts | None, out: Path, *, as_json: bool, show_table: bool, is_trained: bool
+) -> int:
     console = Console(stderr=as_json)
     said: list[str] = []
 
@@ -230,6 +232,10 @@ def _supervise(command: list[str], two: TwoHosts | None, out: Path, *, as_json: 
             print(json.dumps(summary, indent=1))
         elif show_table and code in (0, 130):
             print_summary(summary, console)
+            if not is_trained:
+                console.print(
+                    "this detector is untrained: its weights are random, so its boxes and its accuracy mean nothing"
+                )
             console.print(f"results in {out}", highlight=False)
     if interrupted:
         return 130

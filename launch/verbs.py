@@ -121,8 +121,12 @@ def run(
         if isinstance(values, dict):
             values[key] = value
     raw["command"] = shlex.join(["splitrail", *sys.argv[1:]])
-    for key, value in (("--source", raw.get("source")), ("--out", raw.get("out"))):
-        if not value or value == {"uri": ""}:
+    source_table = raw.get("source")
+    for key, value in (
+        ("--source", source_table.get("uri") if isinstance(source_table, dict) else source_table),
+        ("--out", raw.get("out")),
+    ):
+        if not value:
             raise ConfigError(f"{key} is missing; see 'splitrail run --help'")
     where = str(config) if config is not None else "the options"
     link = Link(netns, link_rate or None, link_delay or None)
@@ -283,6 +287,25 @@ def report(
     from .report import report_verb
 
     return report_verb(folders or [], compare, out, figures=figures, as_json=json)
+
+
+@app.command()
+def scenes(
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    num_images: Annotated[int, typer.Option(help="How many pictures.")] = 100,
+    size: Annotated[str, typer.Option(help="HxW, pixels.")] = "256x320",
+    seed: Annotated[int, typer.Option(help="Another seed is another world.")] = 0,
+    split: Annotated[
+        str, typer.Option(help="train, or test with grounds and textures that train never shows.")
+    ] = "train",
+) -> None:
+    """Generate pictures with exact boxes, masks and keypoints as a COCO-format folder.
+
+    Example: `splitrail scenes --out data/scenes --num-images 500 --split test`
+    """
+    from .scenes import scenes_verb
+
+    scenes_verb(out, num_images, size, seed, split, Console(stderr=True))
 
 
 @bench.command("overlap")

@@ -1,0 +1,48 @@
+"""Verbs that need no ranks: what they make, and what they say of bad options."""
+
+import json
+import subprocess
+
+import pytest
+from run_support import command
+
+
+def splitrail(*arguments):
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_scenes_writes_a_coco_folder(tmp_path):
+    result = splitrail("scenes", "--out", tmp_path / "scenes", "--num-images", 3, "--size", "64x96", "--split", "test")
+    assert result.returncode == 0, result.stderr
+    annotations = json.loads((tmp_path / "scenes" / "annotations.json").read_text())
+    assert len(annotations["images"]) == 3
+    assert len(list((tmp_path / "scenes" / "images").iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["scenes", "--out", "x", "--size", "tall"], "HxW"),
+        (["scenes", "--out", "x", "--split", "both"], "neither train nor test"),
+        (["export", "detr-resnet-50", "--out", "x", "--cut", "sideways"], "cuts are c5, projection, memory"),
+        (["run", "--out", "x"], "--source is missing"),
+        (["run", "--source", "x"], "--out is missing"),
+        (["frobnicate"], "frobnicate"),
+    ],
+)
+def test_bad_options_get_exit_code_2(arguments, text):
+    result = splitrail(*arguments)
+    assert result.returncode == 2
+    assert text in result.stderr.replace("\n", " ")
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "verb", ["run", "rank", "demo", "doctor", "export", "scenes", "train", "evaluate", "report", "bench"]
+)
+def test_every_verb_has_help(verb):
+    result = splitrail(verb, "--help")
+    assert result.returncode == 0
+    assert len(result.stdout) > 100
+    if verb != "bench":
+        assert "xample" in result.stdout or "for instance" in result.stdout
