@@ -198,4 +198,6 @@ def _verify(path: Path, expected: str) -> None:
     except OSError as error:
         raise BundleError(f"the bundle lacks {path} ({error.strerror}); export or copy the bundle again") from error
     if actual != expected:
-        raise BundleError(f"{path} is damaged: its SHA-256 is not the one in {MANIFEST}; export or copy the bundle again")
+        raise BundleError(
+            f"{path} is damaged: its SHA-256 is not the one in {MANIFEST}; export or copy the bundle again"
+        )

@@ -78,7 +78,7 @@ def test_ctrl_c_drains_and_ends_with_130(start_run):
     wait_for_results(folder, 20)
     family = descendants(process.pid)
     os.killpg(process.pid, signal.SIGINT)
-    code, out, err = finish(process)
+    code, _, err = finish(process)
     assert code == 130, err
     assert "Traceback" not in err
     assert all_gone(family)

@@ -14,19 +14,19 @@ import mpi4py
 mpi4py.rc.initialize = False
 mpi4py.rc.finalize = False
 
-import numpy as np
-from mpi4py import MPI
+import numpy as np  # noqa: E402
+from mpi4py import MPI  # noqa: E402
 
-from splitrail.launch.control import Control
-from splitrail.pipeline.baselines import BaselineInbound, BaselineOutbound
-from splitrail.pipeline.communication import Communication
-from splitrail.pipeline.edge import Edge
-from splitrail.pipeline.halt import Halt
-from splitrail.pipeline.lane import Lane
-from splitrail.pipeline.mpi_channel import MpiInbound, MpiOutbound
-from splitrail.pipeline.observer import NullObserver
-from splitrail.pipeline.packet import Kind, Packet
-from splitrail.pipeline.stage import Chain
+from splitrail.launch.control import Control  # noqa: E402
+from splitrail.pipeline.baselines import BaselineInbound, BaselineOutbound  # noqa: E402
+from splitrail.pipeline.communication import Communication  # noqa: E402
+from splitrail.pipeline.edge import Edge  # noqa: E402
+from splitrail.pipeline.halt import Halt  # noqa: E402
+from splitrail.pipeline.lane import Lane  # noqa: E402
+from splitrail.pipeline.mpi_channel import MpiInbound, MpiOutbound  # noqa: E402
+from splitrail.pipeline.observer import NullObserver  # noqa: E402
+from splitrail.pipeline.packet import Kind, Packet  # noqa: E402
+from splitrail.pipeline.stage import Chain  # noqa: E402
 
 options = {
     "overlap": "full",
