@@ -9,6 +9,7 @@ from rich.progress import Progress
 
 from ..pipeline.errors import ConfigError
 from ..stages.scene_folder import write_coco_folder
+from ..stages.scenery.tones import Split
 from .export import parse_size
 
 
@@ -17,7 +18,8 @@ def scenes_verb(out: Path, num_images: int, size: str, seed: int, split: str, co
     height_width = parse_size(size)
     if height_width is None:
         raise ConfigError("--size must be HxW, such as 256x320")
-    if split != "train" and split != "test":
+    splits: dict[str, Split] = {"train": "train", "test": "test"}
+    if split not in splits:
         raise ConfigError(f"--split {split!r} is neither train nor test")
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("scenes", total=num_images)
@@ -26,7 +28,7 @@ def scenes_verb(out: Path, num_images: int, size: str, seed: int, split: str, co
             num_images,
             height_width,
             seed,
-            split,
+            splits[split],
             lambda done, total: bar.update(task, completed=done, total=total),
         )
     console.print(f"{out}: {num_images} images", highlight=False)
