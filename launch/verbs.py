@@ -308,6 +308,30 @@ def scenes(
     scenes_verb(out, num_images, size, seed, split, Console(stderr=True))
 
 
+@app.command()
+def diff(
+    a: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    b: Annotated[Path, typer.Argument(help="Folder of another run over the same frames.")],
+    score_floor: Annotated[float, typer.Option(help="A's detections below are left out; 0 to 1.")] = 0.5,
+    json: _Json = False,
+) -> None:
+    """How far the detections of two runs are apart, for instance with another wire type or engine.
+
+    Example: `splitrail diff out/fp32 out/uint8`
+    """
+    from ..bench.detection_difference import detection_difference
+
+    result = detection_difference(a, b, score_floor)
+    if json:
+        print(json_module.dumps(result.to_json(), indent=1))
+        return
+    print(f"{result.num_identical_frames} of {result.num_frames} frames are identical")
+    print(f"{result.num_matched} of {result.num_detections} detections of {a} above {score_floor:g} are matched in {b}")
+    if result.mean_box_px is not None:
+        print(f"box difference: mean {result.mean_box_px:.3f} px, worst {result.worst_box_px:.3f} px")
+        print(f"score difference: mean {result.mean_score:.5f}, worst {result.worst_score:.5f}")
+
+
 @bench.command("overlap")
 def bench_overlap(
     netns: _NetNs = False,

@@ -38,7 +38,7 @@ def test_bad_options_get_exit_code_2(arguments, text):
 
 
 @pytest.mark.parametrize(
-    "verb", ["run", "rank", "demo", "doctor", "export", "scenes", "train", "evaluate", "report", "bench"]
+    "verb", ["run", "rank", "demo", "doctor", "export", "scenes", "train", "evaluate", "report", "diff", "bench"]
 )
 def test_every_verb_has_help(verb):
     result = splitrail(verb, "--help")
