@@ -187,7 +187,7 @@ def _prepare(out: Path, config: RunConfig) -> None:
 
 
 def _supervise(
-    command: list[str], two: TwoHosts | None, out: Path, *, as_json: bool, show_table: bool, is_trained: bool
+    command: list[str], two: TwoHosts | None, out: Path, *, as_json: bool, show_table: bool, is_trained: bool = True
 ) -> int:
     console = Console(stderr=as_json)
     said: list[str] = []
