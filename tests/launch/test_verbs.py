@@ -7,8 +7,8 @@ import pytest
 from run_support import command
 
 
-def splitrail(*arguments):
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=60, check=False)
+def splitrail(*arguments, folder=None):
+    return subprocess.run(command(*arguments), cwd=folder, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_scenes_writes_a_coco_folder(tmp_path):
@@ -30,11 +30,12 @@ def test_scenes_writes_a_coco_folder(tmp_path):
         (["frobnicate"], "frobnicate"),
     ],
 )
-def test_bad_options_get_exit_code_2(arguments, text):
-    result = splitrail(*arguments)
+def test_bad_options_get_exit_code_2(arguments, text, tmp_path):
+    result = splitrail(*arguments, folder=tmp_path)
     assert result.returncode == 2
     assert text in result.stderr.replace("\n", " ")
     assert "Traceback" not in result.stderr
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
