@@ -207,7 +207,9 @@ class TwoHosts:
         cases = ""
         for host, home in ((_EDGE, str(Path.home())), (_WORKSTATION, FAR_HOME)):
             words = [*self._enter(host), "env", "-i", *env, f"HOME={home}", "sh", "-c"]
-            cases += f"{host}) set -- {shlex.join(words)} ;;\n"
+            # Only the far host has Open MPI's folder under a name without spaces too.
+            spelled = _without_spaces(sys.prefix) if host == _WORKSTATION else ""
+            cases += f"{host}) {spelled}set -- {shlex.join(words)} ;;\n"
         self.agent.write_text(
             "#!/bin/sh\n"
             "# Takes the place of ssh: agent [OPTION...] HOST COMMAND...\n"
@@ -215,7 +217,6 @@ class TwoHosts:
             "case $1 in -[BbcDEeFIiJLlmOopQRSWw]) shift 2 ;; -*) shift ;; *) break ;; esac\n"
             "done\n"
             'host=$1; shift; command="$*"\n'
-            f"{_without_spaces(sys.prefix)}"
             "case $host in\n"
             f"{cases}"
             '*) echo "no host $host" >&2; exit 255 ;;\n'
