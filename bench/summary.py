@@ -90,27 +90,6 @@ def summarize(journals: Mapping[int, list[dict[str, Any]]], error: str | None = 
     return summary
 
 
-def clock_offsets(begins: Mapping[int, Mapping[str, Any]]) -> dict[int, tuple[int, int]]:
-    """Rank -> (its clock minus rank 0's, error bound), ns, along the edges; ranks of one host share a clock."""
-    pairs: dict[tuple[int, int], tuple[int, int]] = {}
-    for facts in begins.values():
-        for index, (round_trip, offset, *_) in (facts.get("clocks") or {}).items():
-            sender, receiver = edge_ends(facts["edges"][index])
-            if _host(begins, sender) == _host(begins, receiver):
-                round_trip, offset = 0, 0
-            pairs[sender, receiver] = (offset, round_trip // 2)
-            pairs[receiver, sender] = (-offset, round_trip // 2)
-    offsets = {0: (0, 0)}
-    grown = True
-    while grown:
-        grown = False
-        for (a, b), (offset, bound) in pairs.items():
-            if a in offsets and b not in offsets:
-                offsets[b] = (offsets[a][0] + offset, offsets[a][1] + bound)
-                grown = True
-    return offsets
-
-
 def fps(fates: Iterable[Mapping[str, Any]]) -> float | None:
     """Results per second between the first after the warm-up and the last; None with fewer than two."""
     times = [line["t"] for line in timed_results(fates)]

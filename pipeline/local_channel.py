@@ -13,7 +13,6 @@ from .observer import Observer
 from .packet import Array, Kind, Packet, TensorSpec
 
 Policy = Literal["wait", "drop-oldest", "drop-newest"]
-POLICIES: tuple[Policy, ...] = ("wait", "drop-oldest", "drop-newest")
 
 
 class LocalChannel:

@@ -95,13 +95,20 @@ def test_every_frame_arrives_once_and_in_order():
 
 
 def test_two_lanes_overlap_their_work():
-    def slow(packet):
-        time.sleep(0.02)
+    """The second lane ends frame n only when the first has begun n+1: without overlap that never comes."""
+    begun = [threading.Event() for _ in range(20)]
+    alone = []
 
-    begin = time.monotonic()
-    run(20, slow, slow)
-    # One after the other would take 0.8 s, perfect overlap 0.42 s.
-    assert time.monotonic() - begin < 0.65
+    def first(packet):
+        begun[packet.frame].set()
+
+    def second(packet):
+        if packet.frame + 1 < len(begun) and not begun[packet.frame + 1].wait(5):
+            alone.append(packet.frame)
+
+    packets, _ = run(20, first, second)
+    assert len(packets) == 20
+    assert alone == []
 
 
 def test_a_frame_that_fails_goes_on_as_failed_and_skips_later_stages():
