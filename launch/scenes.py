@@ -13,7 +13,7 @@ from ..stages.scenery.tones import Split
 from .export import parse_size
 
 
-def scenes_verb(out: Path, num_images: int, size: str, seed: int, split: str, console: Console) -> None:
+def scenes_verb(out: Path, num_images: int, size: str, seed: int, split: str, workers: int, console: Console) -> None:
     """Write the folder, with a progress bar. Raises ConfigError for options that do not parse."""
     height_width = parse_size(size)
     if height_width is None:
@@ -30,5 +30,6 @@ def scenes_verb(out: Path, num_images: int, size: str, seed: int, split: str, co
             seed,
             splits[split],
             lambda done, total: bar.update(task, completed=done, total=total),
+            workers=workers,
         )
     console.print(f"{out}: {num_images} images", highlight=False)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -34,6 +37,7 @@ def write_coco_folder(
     *,
     max_objects: int = 8,
     empty_fraction: float = 0.1,
+    workers: int = 1,
 ) -> None:
     """Write stills 0 .. `num_images` - 1 of a `SceneWorld` as `images/000000000000.jpg` ... and `annotations.json`.
 
@@ -41,42 +45,44 @@ def write_coco_folder(
     width, height; `segmentation` is COCO's uncompressed run-length code of the visible pixels, `area` their number;
     `occlusion` is ours. The same arguments give the same bytes. The folder appears when it is complete.
 
-    `progress` is called with how many images are done and how many there are.
+    `progress` is called with how many images are done and how many there are. `workers` processes make them; the result does
+    not depend on it.
 
     Raises SinkError when `out` exists and is not empty or cannot be written, ConfigError for arguments out of range.
     """
     if num_images < 1:
         raise ConfigError(f"a folder of {num_images} scenes is not written; give 1 or more")
+    if workers < 1:
+        raise ConfigError(f"{workers} processes make no scenes; give --workers 1 or more")
     target = Path(out)
     world = SceneWorld(size, seed, split, max_objects, empty_fraction)
     try:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise SinkError(f"{target} exists already; give the scenes another folder or remove it")
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         try:
-            _fill(partial, world, num_images, progress)
-            partial.chmod(0o755)
-            os.replace(partial, target)
+            _fill(unfinished, world, num_images, progress, workers)
+            unfinished.chmod(0o755)
+            os.replace(unfinished, target)
         except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
+            shutil.rmtree(unfinished, ignore_errors=True)
             raise
     except OSError as error:
         raise SinkError(f"the scenes cannot be written to {target} ({error.strerror}); give another folder") from error
 
 
-def _fill(folder: Path, world: SceneWorld, num_images: int, progress: Callable[[int, int], None] | None) -> None:
+def _fill(
+    folder: Path, world: SceneWorld, num_images: int, progress: Callable[[int, int], None] | None, workers: int
+) -> None:
     (folder / IMAGES).mkdir()
     images: list[dict[str, object]] = []
     annotations: list[dict[str, object]] = []
-    for index in range(num_images):
-        frame = world.image(index)
+    for index, (encoded, entries) in enumerate(_made(world, num_images, workers)):
         name = f"{index:012d}.jpg"
-        _, encoded = cv2.imencode(".jpg", frame.image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-        (folder / IMAGES / name).write_bytes(encoded.tobytes())
-        height, width = frame.image.shape[:2]
-        images.append({"id": index, "file_name": name, "height": height, "width": width})
-        annotations += _annotations(frame, index, len(annotations) + 1)
+        (folder / IMAGES / name).write_bytes(encoded)
+        images.append({"id": index, "file_name": name, "height": world.size[0], "width": world.size[1]})
+        annotations += [{"id": len(annotations) + 1 + number, **entry} for number, entry in enumerate(entries)]
         if progress is not None:
             progress(index + 1, num_images)
     text = {
@@ -97,14 +103,33 @@ def _fill(folder: Path, world: SceneWorld, num_images: int, progress: Callable[[
     (folder / ANNOTATIONS).write_text(json.dumps(text, separators=(",", ":")), encoding="utf-8")
 
 
-def _annotations(truth: SceneTruth, image_id: int, first_id: int) -> list[dict[str, object]]:
+_Made = tuple[bytes, list[dict[str, object]]]
+"""JPEG file and annotations of a still."""
+
+
+def _made(world: SceneWorld, num_images: int, workers: int) -> Iterator[_Made]:
+    if workers == 1:
+        yield from (_make(world, index) for index in range(num_images))
+        return
+    # Not forked: OpenCV's threads do not survive it.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        yield from pool.map(partial(_make, world), range(num_images), chunksize=16)
+
+
+def _make(world: SceneWorld, index: int) -> _Made:
+    frame = world.image(index)
+    _, encoded = cv2.imencode(".jpg", frame.image, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return encoded.tobytes(), _annotations(frame, index)
+
+
+def _annotations(truth: SceneTruth, image_id: int) -> list[dict[str, object]]:
     entries: list[dict[str, object]] = []
     for index, (box, mask) in enumerate(zip(truth.boxes.tolist(), truth.masks, strict=True)):
         left, top, right, bottom = box
         keypoints = truth.keypoints[index]
         entries.append(
             {
-                "id": first_id + index,
                 "image_id": image_id,
                 "category_id": int(truth.labels[index]),
                 "bbox": [left, top, right - left, bottom - top],

@@ -21,7 +21,7 @@ from .objects import OBJECTS
 from .solid import Points, Solid, SolidBuilder
 from .tones import SPLIT_SEED, Image, Plane, Split
 
-NUM_SPRITES: dict[str, int] = {"train": 64, "test": 24}
+NUM_SPRITES: dict[str, int] = {"train": 160, "test": 24}
 """Photographs per class: solids of other proportions, paint and view each."""
 NUM_DISTRACTOR_SPRITES: dict[str, int] = {"train": 96, "test": 42}
 """Photographs of distractors of all kinds together."""
@@ -60,7 +60,7 @@ class Sprite:
         return float(x.max() - x.min()), float(y.max() - y.min())
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=2048)
 def object_sprite(split: Split, label: int, index: int, side: int) -> Sprite:
     """Photograph `index` of the class, at most `side` pixels in width and height."""
     rng = np.random.default_rng([SPLIT_SEED[split], 2, label, index])

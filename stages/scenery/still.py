@@ -12,9 +12,9 @@ from .layer import DISTRACTOR, Item
 from .sprites import NUM_DISTRACTOR_SPRITES, NUM_SPRITES, Sprite, distractor_sprite, object_sprite
 from .tones import Split
 
-NUM_OBJECTS_WEIGHTS = (0.14, 0.17, 0.17, 0.15, 0.13, 0.10, 0.08, 0.06)
+NUM_OBJECTS_WEIGHTS = (0.22, 0.22, 0.18, 0.14, 0.10, 0.07, 0.04, 0.03)
 """How often a picture that is not empty is meant to have 1, 2, ... 8 objects, before too hidden ones are left out."""
-SIZE_BANDS = ((0.07, 0.058, 0.12), (0.43, 0.12, 0.25), (0.50, 0.25, 0.59))
+SIZE_BANDS = ((0.05, 0.058, 0.12), (0.27, 0.12, 0.25), (0.68, 0.25, 0.59))
 """Share of the objects, and from which to which size, uniform in the logarithm."""
 
 
