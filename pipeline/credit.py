@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .errors import MessageError
-from .message import Buffer
+from .message import HEADER_BYTES, Buffer
 
 _CREDIT = struct.Struct("<4sqqqq")
 _CRC = struct.Struct("<I")
@@ -74,25 +74,35 @@ class Depth:
         self._eager_limit_bytes = eager_limit_bytes
         self._max_depth = max_depth
         self._arrivals: deque[int] = deque(maxlen=9)
+        self._full_arrivals: deque[int] = deque(maxlen=9)
         self._sizes: deque[int] = deque(maxlen=8)
         self._is_always_full = is_always_full
         self.frames = max_depth if is_always_full else 2
-        """Frames that may be under way, at least 1."""
+        """Messages that may be under way, at least 1."""
+        self._full_frames = self.frames
+        """The same, of those with a payload."""
 
     def arrived(self, num_bytes: int, time_ns: int) -> None:
         """A message of `num_bytes` arrived at `time_ns`."""
         self._arrivals.append(time_ns)
-        self._sizes.append(num_bytes)
-        if self._is_always_full or len(self._arrivals) < 3:
-            return
-        times = list(self._arrivals)
-        pace_ns = statistics.median(b - a for a, b in itertools.pairwise(times))
-        # Above the eager limit a message first asks and then sends: two round trips.
-        round_trip_ns = self._round_trip_ns * (1 if max(self._sizes) <= self._eager_limit_bytes else 2)
-        share = round_trip_ns / max(pace_ns, 1)
-        self.frames = 1 if share < _NEGLIGIBLE else min(1 + math.ceil(share), self._max_depth)
+        if num_bytes > HEADER_BYTES:
+            self._full_arrivals.append(time_ns)
+            self._sizes.append(num_bytes)
+        if not self._is_always_full:
+            self.frames = self._depth(self._arrivals, self.frames)
+            self._full_frames = self._depth(self._full_arrivals, self._full_frames)
 
     @property
     def window_bytes(self) -> int:
-        """The window in bytes: `frames` of the largest recent messages; unlimited before the first."""
-        return self.frames * max(self._sizes) if self._sizes else 1 << 62
+        """The window in bytes: so many of the largest recent messages; unlimited before the first. Empty frames come at the
+        pace of the filter, which says nothing of the link's: a window by their pace would fill a slow link with old frames."""
+        return self._full_frames * max(self._sizes) if self._sizes else 1 << 62
+
+    def _depth(self, arrivals: deque[int], before: int) -> int:
+        if len(arrivals) < 3:
+            return before
+        pace_ns = statistics.median(b - a for a, b in itertools.pairwise(arrivals))
+        # Above the eager limit a message first asks and then sends: two round trips.
+        round_trip_ns = self._round_trip_ns * (1 if max(self._sizes, default=0) <= self._eager_limit_bytes else 2)
+        share = round_trip_ns / max(pace_ns, 1)
+        return 1 if share < _NEGLIGIBLE else min(1 + math.ceil(share), self._max_depth)

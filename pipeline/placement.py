@@ -4,9 +4,11 @@ A placement is the chain of a frame's stages cut into segments, one rank each. A
 
     source  preprocess  encode-jpeg  decode-jpeg  GRAPH...  postprocess  sink
 
-where GRAPH is a graph of the bundle by its name, or `head` (the first graph), `tail` (all others), `network` (all of them).
+where GRAPH is a graph of the bundle by its name, or `head` (those before the split point, most often one), `tail` (all
+others), `network` (all of them). A neural filter is one of the head's graphs, where a run uses it.
 
-    backbone     0: source preprocess head | 1: tail postprocess | 0: sink
+    split        0: source preprocess head | 1: tail postprocess | 0: sink
+    backbone     the same, as the thesis calls it
     transformer  0: source preprocess | 1: head | 0: tail postprocess sink
     full         0: source preprocess network postprocess sink
     offload      0: source encode-jpeg | 1: decode-jpeg preprocess network postprocess | 0: sink
@@ -134,9 +136,10 @@ class Placement:
         kept = self.segments[:-1] + ((before,) if before.stages else ())
         return Placement(self.name, (*kept, Segment(rank, (SINK,))))
 
-    def resolve(self, graphs: Sequence[str]) -> Placement:
-        """The same with `head`, `tail` and `network` replaced by the bundle's graph names, and checked against them."""
-        groups = {"head": tuple(graphs[:1]), "tail": tuple(graphs[1:]), "network": tuple(graphs)}
+    def resolve(self, graphs: Sequence[str], num_head: int = 1) -> Placement:
+        """The same with `head` (the first `num_head`), `tail` and `network` replaced by the bundle's graph names, and checked
+        against them."""
+        groups = {"head": tuple(graphs[:num_head]), "tail": tuple(graphs[num_head:]), "network": tuple(graphs)}
         segments = []
         for segment in self.segments:
             stages: list[str] = []
@@ -162,8 +165,8 @@ class Placement:
             )
         return Placement(self.name, tuple(segments))
 
-    def lanes(self, graphs: Sequence[str]) -> tuple[LanePlan, ...]:
-        """The lanes of all ranks, in frame order.
+    def lanes(self, graphs: Sequence[str], num_head: int = 1) -> tuple[LanePlan, ...]:
+        """The lanes of all ranks, in frame order; the first `num_head` of `graphs` are the head.
 
         The source and the pre-processing beside it are one lane, the graphs of a rank another, the post-processing a third:
         so capture of frame n+1 and writing of n-1 overlap the engine's work on n. The queue behind the source's lane is
@@ -171,7 +174,7 @@ class Placement:
         """
         groups: list[tuple[int, list[str]]] = []
         previous = ""
-        for segment in self.resolve(graphs).segments:
+        for segment in self.resolve(graphs, num_head).segments:
             for stage in segment.stages:
                 if not groups or groups[-1][0] != segment.rank or _breaks(previous, stage, graphs):
                     groups.append((segment.rank, []))

@@ -9,6 +9,7 @@ from ..pipeline.packet import Array, Packet, TensorSpec
 from .bundle import WIRE_SUFFIXES, GraphStage, WireType
 from .engine import Engine
 from .tensors import release_unread, tensor_of
+from .wire import GraphForm, WireForm
 
 
 def outputs_of(stage: GraphStage, wire: WireType | None) -> tuple[str, ...]:
@@ -16,11 +17,14 @@ def outputs_of(stage: GraphStage, wire: WireType | None) -> tuple[str, ...]:
 
     The last graph's are its own outputs; those of any other are its wire tensors in the forms of `wire`, or as the
     float32 tensors themselves (None), where the next graph is on the same rank. Raises BundleError: the graph does not
-    offer a form; then `Encode` behind the float32 tensors makes it.
+    offer a form; then `Encode` behind the float32 tensors makes it (`WireForm.graph_form`).
     """
     if not stage.wire_tensors:
         return tuple(tensor.name for tensor in stage.outputs)
-    names = tuple(name + suffix for name in stage.wire_tensors for suffix in WIRE_SUFFIXES[wire or "fp32"])
+    suffixes = WIRE_SUFFIXES.get(wire or "fp32")
+    if suffixes is None:
+        raise BundleError(f"no graph makes the wire type {wire} itself; choose among {', '.join(WIRE_SUFFIXES)}")
+    names = tuple(name + suffix for name in stage.wire_tensors for suffix in suffixes)
     offered = {tensor.name for tensor in stage.outputs}
     for name in names:
         if name not in offered:
@@ -29,6 +33,16 @@ def outputs_of(stage: GraphStage, wire: WireType | None) -> tuple[str, ...]:
                 f"take another --wire, or export the bundle again"
             )
     return names
+
+
+def form_of(stage: GraphStage, wire: WireType) -> GraphForm:
+    """The form that a graph is asked for where its tensors leave over `wire`: what `Encode` behind it needs not make, or makes
+    the wire type from."""
+    form = WireForm.of(wire).graph_form
+    offered = {tensor.name for tensor in stage.outputs}
+    return (
+        form if {name + suffix for name in stage.wire_tensors for suffix in WIRE_SUFFIXES[form]} <= offered else "fp32"
+    )
 
 
 class Network:

@@ -16,11 +16,14 @@ import numpy as np
 
 from ..pipeline.errors import BundleError
 from ..pipeline.packet import Array
-from .bundle import Bundle, GraphStage, GraphTensor, PostProcess, PreProcess, sha256_of
+from .bundle import Bundle, GraphStage, GraphTensor, NeuralFilter, PostProcess, PreProcess, sha256_of
+from .neural_filter import OBJECTNESS
 
 _OPSET = 17
 _STRIDE = 8
 _WIDTH = 16
+_STEM_STRIDE = 2
+_STEM_WIDTH = 8
 
 # The graphs in ONNX's own text form. `padded` is height and width of the input image, `inside` [H, W] is 1 where it
 # shows the source image.
@@ -47,7 +50,7 @@ _MASK = """
     inside_bool = And(row_column, column_row)
     inside = Cast<to = 1>(inside_bool)
 """
-_BACKBONE = """
+_STEM = """
     bytes = Cast<to = 1>(pixels)
     scaled = Div(bytes, full_range)
     centred = Sub(scaled, half)
@@ -55,8 +58,17 @@ _BACKBONE = """
     masked = Mul(centred, inside_pixels)
     image = Transpose<perm = [0, 3, 1, 2]>(masked)
     stem = Conv<strides = [2, 2], kernel_shape = [3, 3], pads = [1, 1, 1, 1]>(image, stem_weight)
-    active = Relu(stem)
-    features = Conv<strides = [4, 4], kernel_shape = [5, 5], pads = [1, 1, 1, 1]>(active, feature_weight)
+    l0 = Relu(stem)
+"""
+_LAYERS = """
+    features = Conv<strides = [4, 4], kernel_shape = [5, 5], pads = [1, 1, 1, 1]>(l0, feature_weight)
+"""
+# Grey of half the range makes no activity at all in the stem: an even grey picture has no object.
+_FILTER = """
+    activity = ReduceMean<keepdims = 0>(l0)
+    contrast = Mul(activity, filter_gain)
+    bounded = Tanh(contrast)
+    objectness = Reshape(bounded, i_1)
 """
 _ENCODER = """
     mixed = Conv<kernel_shape = [1, 1]>(features, encoder_weight)
@@ -105,8 +117,11 @@ _WIRE = """
     T_uint8 = Cast<to = 2>(T_code)
 """
 _BODIES = {
-    "detector": _SIZE_FROM_PIXELS + _MASK + _BACKBONE + _QUERIES.replace("SEQUENCE", "features"),
-    "backbone": _SIZE_FROM_PIXELS + _MASK + _BACKBONE + _WIRE.replace("T", "features"),
+    "detector": _SIZE_FROM_PIXELS + _MASK + _STEM + _LAYERS + _QUERIES.replace("SEQUENCE", "features"),
+    "backbone": _SIZE_FROM_PIXELS + _MASK + _STEM + _LAYERS + _WIRE.replace("T", "features"),
+    "stem": _SIZE_FROM_PIXELS + _MASK + _STEM + _WIRE.replace("T", "l0"),
+    "layers": _LAYERS + _WIRE.replace("T", "features"),
+    "filter": _FILTER,
     "encoder": _ENCODER + _WIRE.replace("T", "memory"),
     "transformer": (_SIZE_FROM_FEATURES + _MASK + _QUERIES).replace("SEQUENCE", "features"),
     "decoder": (_SIZE_FROM_FEATURES + _MASK + _QUERIES).replace("SEQUENCE", "memory"),
@@ -121,21 +136,25 @@ def make_synthetic_bundle(
     num_queries: int = 5,
     cuts: int = 1,
     seed: int = 0,
+    filter_threshold: float | None = None,
 ) -> Bundle:
     """Write the bundle into `folder` (made if missing) and return its manifest.
 
     `size` is height and width of the graphs; None makes graphs of dynamic size, which take multiples of 8 as well. One
     cut gives backbone | transformer over `features` [1, 16, H / 8, W / 8]; two give backbone | encoder | decoder with
-    `memory` of the same shape; none gives one graph, detector. Two golden frames, the second one padded, computed by
-    ONNX's reference implementation.
+    `memory` of the same shape; none gives one graph, detector. With `filter_threshold` the backbone is two graphs, stem |
+    layers over `l0` [1, 8, H / 2, W / 2], with a neural filter behind the stem, to which an even grey picture is empty.
+    Two golden frames, the second one padded, computed by ONNX's reference implementation.
 
     Raises BundleError: onnx is missing, or the arguments make no detector.
     """
+    fits_filter = filter_threshold is None or (cuts > 0 and 0 <= filter_threshold <= 1)
     fits = size is None or (min(size) >= _STRIDE and all(side % _STRIDE == 0 for side in size))
-    if not fits or num_classes < 1 or num_queries < 1 or cuts not in (0, 1, 2):
+    if not fits or not fits_filter or num_classes < 1 or num_queries < 1 or cuts not in (0, 1, 2):
         raise BundleError(
             f"no synthetic bundle with size [{size}], [{num_classes}] classes, [{num_queries}] queries and [{cuts}] cuts: "
-            f"give a height and width that are multiples of {_STRIDE}, at least one class and query, and 0 to 2 cuts"
+            f"give a height and width that are multiples of {_STRIDE}, at least one class and query, and 0 to 2 cuts; a filter "
+            f"needs a cut and a threshold in [0, 1], not [{filter_threshold}]"
         )
     try:
         import onnx
@@ -145,13 +164,17 @@ def make_synthetic_bundle(
     root.mkdir(parents=True, exist_ok=True)
     constants = _constants(num_classes, num_queries, np.random.default_rng(seed))
     frames = _golden_inputs(size or (64, 96), np.random.default_rng(seed + 1))
-    stages = []
-    for plan in _plans(size, num_classes, num_queries, cuts):
+    is_filtered = filter_threshold is not None
+    graphs = []
+    for plan in _plans(size, num_classes, num_queries, cuts, is_filtered):
         model = _model(plan, constants)
         onnx.save_model(model, str(root / plan.graph))
-        stages.append(plan.model_copy(update={"sha256": sha256_of(root / plan.graph)}))
+        graphs.append(plan.model_copy(update={"sha256": sha256_of(root / plan.graph)}))
         for frame in frames:
             _evaluate(model, plan, frame)
+    neural_filter = None
+    if filter_threshold is not None:
+        neural_filter = NeuralFilter(graph=graphs.pop(), after="stem", threshold=filter_threshold)
     np.savez(
         root / "golden.npz",
         allow_pickle=False,
@@ -162,34 +185,51 @@ def make_synthetic_bundle(
         classes=tuple(f"class {label}" for label in range(num_classes)),
         preprocess=PreProcess(size=size, short_side=64, max_long_side=96),
         postprocess=PostProcess(),
-        stages=tuple(stages),
+        stages=tuple(graphs),
         golden_sha256=sha256_of(root / "golden.npz"),
         num_golden_frames=len(frames),
         opset=_OPSET,
+        num_head_stages=1 + is_filtered,
+        filter=neural_filter,
     )
     bundle.save(root)
     return bundle
 
 
-def _plans(size: tuple[int, int] | None, num_classes: int, num_queries: int, cuts: int) -> list[GraphStage]:
-    """The manifest's stages, their checksums still empty."""
-    image: tuple[int | str, ...] = (1, *(size or ("height", "width")), 3)
-    feature_size = (size[0] // _STRIDE, size[1] // _STRIDE) if size else ("feature_height", "feature_width")
-    features: tuple[int | str, ...] = (1, _WIDTH, *feature_size)
+def _plans(
+    size: tuple[int, int] | None, num_classes: int, num_queries: int, cuts: int, is_filtered: bool
+) -> list[GraphStage]:
+    """The manifest's stages, and the filter's graph behind them, their checksums still empty."""
     largest = size or (96, 96)
-    names = (("detector",), ("backbone", "transformer"), ("backbone", "encoder", "decoder"))[cuts]
+    names: tuple[str, ...] = (("detector",), ("backbone", "transformer"), ("backbone", "encoder", "decoder"))[cuts]
     between = ("features", "memory")[:cuts]
+    if is_filtered:
+        names, between = ("stem", "layers", *names[1:]), ("l0", *between)
+
+    def strided(prefix: str, stride: int) -> tuple[int | str, ...]:
+        return (size[0] // stride, size[1] // stride) if size else (f"{prefix}_height", f"{prefix}_width")
+
+    shapes: dict[str, tuple[int | str, ...]] = {
+        "pixels": (1, *(size or ("height", "width")), 3),
+        "l0": (1, _STEM_WIDTH, *strided("l0", _STEM_STRIDE)),
+        "features": (1, _WIDTH, *strided("feature", _STRIDE)),
+        "memory": (1, _WIDTH, *strided("feature", _STRIDE)),
+    }
+    strides = {"l0": _STEM_STRIDE, "features": _STRIDE, "memory": _STRIDE}
     plans = []
     for index, name in enumerate(names):
-        source = GraphTensor(name="pixels", dtype="uint8", shape=image)
+        source = GraphTensor(name="pixels", dtype="uint8", shape=shapes["pixels"])
         if index:
-            source = GraphTensor(name=between[index - 1], dtype="float32", shape=features)
+            source = GraphTensor(name=between[index - 1], dtype="float32", shape=shapes[between[index - 1]])
         outputs: tuple[GraphTensor, ...] = (
             GraphTensor(name="pred_logits", dtype="float32", shape=(1, num_queries, num_classes + 1)),
             GraphTensor(name="pred_boxes", dtype="float32", shape=(1, num_queries, 4)),
         )
-        if index < cuts:
+        max_wire_bytes = 0
+        if index < len(between):
             wire = between[index]
+            features = shapes[wire]
+            max_wire_bytes = 4 * int(features[1]) * (largest[0] // strides[wire]) * (largest[1] // strides[wire])
             outputs = (
                 GraphTensor(name=wire, dtype="float32", shape=features),
                 GraphTensor(name=f"{wire}_fp16", dtype="float16", shape=features),
@@ -205,7 +245,17 @@ def _plans(size: tuple[int, int] | None, num_classes: int, num_queries: int, cut
                 inputs=(source, GraphTensor(name="valid_size", dtype="int64", shape=(2,))),
                 outputs=outputs,
                 wire_tensors=between[index : index + 1],
-                max_wire_bytes=4 * _WIDTH * (largest[0] // _STRIDE) * (largest[1] // _STRIDE) if index < cuts else 0,
+                max_wire_bytes=max_wire_bytes,
+            )
+        )
+    if is_filtered:
+        plans.append(
+            GraphStage(
+                name="filter",
+                graph="filter.onnx",
+                sha256="",
+                inputs=(GraphTensor(name="l0", dtype="float32", shape=shapes["l0"]),),
+                outputs=(GraphTensor(name=OBJECTNESS, dtype="float32", shape=(1,)),),
             )
         )
     return plans
@@ -243,8 +293,8 @@ def _constants(num_classes: int, num_queries: int, random: np.random.Generator) 
         return np.array(values, np.int64)
 
     return {
-        "stem_weight": weight(1.4, 8, 3, 3, 3),
-        "feature_weight": weight(5.6, _WIDTH, 8, 5, 5),
+        "stem_weight": weight(1.4, _STEM_WIDTH, 3, 3, 3),
+        "feature_weight": weight(5.6, _WIDTH, _STEM_WIDTH, 5, 5),
         "encoder_weight": weight(1.4, _WIDTH, _WIDTH, 1, 1),
         "queries": weight(1.3, 1, num_queries, _WIDTH),
         "class_weight": weight(2.5, 1, _WIDTH, num_classes + 1),
@@ -262,6 +312,8 @@ def _constants(num_classes: int, num_queries: int, random: np.random.Generator) 
         "scalar_255": np.array(255, np.float32),
         "scalar_i0": np.array(0, np.int64),
         "scalar_i1": np.array(1, np.int64),
+        "filter_gain": np.full(1, 20, np.float32),
+        "i_1": integers(1),
         "i0": integers(0),
         "i1": integers(1),
         "i2": integers(2),

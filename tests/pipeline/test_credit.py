@@ -67,3 +67,15 @@ def test_small_messages_do_not_open_the_window_of_other_edges():
 
 def test_the_depth_never_exceeds_the_buffers():
     assert settle(Depth(1000 * MS, 65_536, 4), 1.0, 1000.0, 1 << 20) == 4
+
+
+def test_empty_frames_do_not_open_the_window_of_a_slow_link():
+    depth, alone = Depth(20 * MS, 1 << 20, 16), Depth(20 * MS, 1 << 20, 16)
+    for number in range(60):
+        # A message of 100 ms, and three empty frames that the filter ends right behind it.
+        alone.arrived(125_000, number * 100 * MS)
+        depth.arrived(125_000, number * 100 * MS)
+        for empty in range(3):
+            depth.arrived(320, number * 100 * MS + (empty + 1) * MS)
+    assert depth.window_bytes == alone.window_bytes == 2 * 125_000
+    assert depth.frames > alone.frames  # headers may follow each other quickly

@@ -131,8 +131,21 @@ def test_a_chain_that_could_not_compute_is_refused(stages):
         placement.lanes(["backbone", "transformer"])
 
 
+def test_a_head_may_be_several_graphs():
+    graphs = ["stem", "filter", "layers", "transformer"]
+    lanes = load_placement("split").lanes(graphs, 3)
+    assert [(lane.rank, lane.name) for lane in lanes] == [
+        (0, "source+preprocess"),
+        (0, "stem+filter+layers"),
+        (1, "transformer"),
+        (1, "postprocess"),
+        (0, "sink"),
+    ]
+    assert [lane.name for lane in load_placement("full").lanes(graphs, 3)][1] == "stem+filter+layers+transformer"
+
+
 def test_an_unknown_placement_lists_the_shipped_ones():
-    with pytest.raises(ConfigError, match="backbone, full, offload, three-ranks, transformer"):
+    with pytest.raises(ConfigError, match=r"backbone, full, offload, .*split, three-ranks, transformer"):
         load_placement("nowhere")
 
 

@@ -2,16 +2,23 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from splitrail.pipeline.errors import FrameError, MessageError
+from splitrail.pipeline.errors import ConfigError, FrameError, MessageError
+from splitrail.pipeline.message import layout
 from splitrail.pipeline.packet import Packet, TensorSpec
-from splitrail.stages.bundle import WIRE_SUFFIXES
+from splitrail.stages import entropy
 from splitrail.stages.codec import Decode, Encode, decode, encode, wire_specs
+from splitrail.stages.packing import pack, unpack
+from splitrail.stages.wire import WIRES, WireForm
 
-WIRES = list(WIRE_SUFFIXES)
+# The machine that tests may be busy with other things.
+settings.register_profile("codec", deadline=None)
+settings.load_profile("codec")
+
+AFFINE = [wire for wire in WIRES if not WireForm.of(wire).is_float]
 finite = st.floats(-(2.0**99), 2.0**99, width=32)
 tensors = hnp.arrays(np.float32, hnp.array_shapes(max_dims=4, max_side=6), elements=finite)
 
@@ -20,31 +27,159 @@ def packet_of(**tensors: np.ndarray) -> Packet:
     return Packet(frame=7, capture_ns=0, pts_ns=0, source_size=(4, 4), tensors=tensors)
 
 
-@given(tensors)
-def test_uint8_is_off_by_half_a_step_at_most(x: np.ndarray) -> None:
-    parts = encode(x, "uint8")
-    scale = parts["_scale"][0]
-    low, high = min(x.min(), 0), max(x.max(), 0)
-    assert scale > 0
-    assert 0 <= parts["_zero_point"][0] <= 255
-    back = decode(parts, "uint8")
+@given(st.sampled_from(AFFINE), tensors)
+def test_an_affine_form_is_off_by_half_a_step_at_most(wire: str, x: np.ndarray) -> None:
+    form = WireForm.of(wire)
+    parts = encode(x, wire)
+    assert list(parts) == list(form.suffixes)
+    back = decode(parts, wire)
     assert back.dtype == np.float32
     assert back.shape == x.shape
-    # Below the smallest normal scale everything becomes 0.
-    bound = float(scale) / 2 * (1 + 1e-4) if high - low > 3.1e-36 else 3.1e-36
-    assert np.abs(back.astype(np.float64) - x).max() <= bound
+    groups = [np.s_[:, channel] for channel in range(x.shape[1])] if form.per_channel and x.ndim > 1 else [np.s_[...]]
+    assert parts["_scale"].shape == parts["_zero_point"].shape == (len(groups),)
+    for group, scale, zero_point in zip(groups, parts["_scale"], parts["_zero_point"], strict=True):
+        low, high = min(x[group].min(), 0), max(x[group].max(), 0)
+        assert scale > 0
+        assert 0 <= zero_point <= form.max_code
+        # Below the smallest normal scale everything becomes 0.
+        bound = float(scale) / 2 * (1 + 1e-4) if high - low > 3.1e-36 else 3.1e-36
+        assert np.abs(back[group].astype(np.float64) - x[group]).max() <= bound
 
 
-@given(finite, hnp.array_shapes(max_dims=4, max_side=6))
-def test_uint8_keeps_a_constant_tensor(value: float, shape: tuple[int, ...]) -> None:
-    back = decode(encode(np.full(shape, value, np.float32), "uint8"), "uint8")
+@given(st.sampled_from(AFFINE), finite, hnp.array_shapes(max_dims=4, max_side=6))
+def test_a_constant_tensor_is_kept(wire: str, value: float, shape: tuple[int, ...]) -> None:
+    back = decode(encode(np.full(shape, value, np.float32), wire), wire)
     np.testing.assert_allclose(back, np.float32(value), rtol=1e-6, atol=3.1e-36)
 
 
-@given(tensors)
-def test_uint8_keeps_zero_exactly(x: np.ndarray) -> None:
+@given(st.sampled_from(AFFINE), tensors)
+def test_zero_is_kept_exactly(wire: str, x: np.ndarray) -> None:
     x.reshape(-1)[0] = 0
-    assert decode(encode(x, "uint8"), "uint8").reshape(-1)[0] == 0
+    assert decode(encode(x, wire), wire).reshape(-1)[0] == 0
+
+
+@given(tensors)
+def test_a_range_far_from_zero_does_not_collapse(x: np.ndarray) -> None:
+    # Features that are all positive, or all negative: the range is widened to 0 and the values stay within half a step.
+    for wire in ("uint4", "uint8"):
+        far = np.float32(1000) + np.tanh(x)
+        for tensor in (far, -far):
+            parts = encode(tensor, wire)
+            assert np.abs(decode(parts, wire) - tensor).max() <= parts["_scale"][0] / 2 * (1 + 1e-4)
+            assert parts["_scale"][0] == pytest.approx(np.abs(tensor).max() / WireForm.of(wire).max_code, rel=1e-5)
+
+
+@pytest.mark.parametrize("bits", [4, 6, 8])
+@given(st.data())
+def test_packing_is_exact_and_takes_the_bits_it_says(bits: int, data: st.DataObject) -> None:
+    codes = data.draw(hnp.arrays(np.uint8, st.integers(0, 70), elements=st.integers(0, 2**bits - 1)))
+    packed = pack(codes, bits)
+    assert packed.size == -(-codes.size * bits // 8) == WireForm.of(f"uint{bits}").num_code_bytes(codes.size)
+    assert np.array_equal(unpack(packed, bits, codes.size), codes)
+    # Every code in its own bits, lowest first: what np.packbits makes of the same bits.
+    bits_of = np.unpackbits(codes[:, np.newaxis], axis=1, bitorder="little")[:, :bits]
+    assert np.array_equal(packed, np.packbits(bits_of.reshape(-1), bitorder="little"))
+
+
+@pytest.mark.parametrize("wire", WIRES)
+def test_the_payload_is_what_the_form_says(wire: str) -> None:
+    form = WireForm.of(wire)
+    for shape in ((1, 3, 5, 7), (1, 256, 15, 20), (2, 6, 4, 4), (1, 8, 1, 1)):
+        x = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+        parts = encode(x, wire)
+        num_channels = shape[1] if form.per_channel else 1
+        codes = parts[form.suffixes[0]]
+        exact = -(-x.size * form.bits // 8)
+        assert codes.nbytes <= form.num_code_bytes(x.size)
+        if not form.is_compressed:
+            assert codes.nbytes == exact
+        if not form.is_float:
+            assert (parts["_scale"].nbytes, parts["_zero_point"].nbytes) == (4 * num_channels, num_channels)
+        specs = [TensorSpec(suffix, array.dtype.name, array.shape) for suffix, array in parts.items()]
+        assert layout(specs)[1] <= form.max_bytes(x.size, shape[1], 1)
+        described = wire_specs("", shape, wire)
+        assert [(spec.name, spec.dtype) for spec in described] == [(spec.name, spec.dtype) for spec in specs]
+        for spec, found in zip(described, specs, strict=True):
+            assert spec.shape in (found.shape, (None,))
+
+
+def test_channels_of_different_ranges_gain_from_their_own_scales() -> None:
+    x = np.random.default_rng(0).standard_normal((1, 8, 10, 10)).astype(np.float32)
+    x *= np.logspace(-3, 1, 8, dtype=np.float32)[:, np.newaxis, np.newaxis]
+    for bits in (8, 6, 4):
+        errors = [
+            np.abs(decode(encode(x, wire), wire) - x)[0, 0].max() for wire in (f"uint{bits}", f"uint{bits}-channel")
+        ]
+        assert errors[1] < 1.2 * errors[0] / (2**bits - 1)
+
+
+@pytest.mark.parametrize("base", ["uint8", "uint8-channel", "uint6", "uint4-channel"])
+def test_compression_loses_nothing_and_shrinks_what_repeats(base: str) -> None:
+    rng = np.random.default_rng(0)
+    x = np.maximum(rng.standard_normal((1, 64, 20, 30)), 0).astype(np.float32)
+    plain, small = encode(x, base), encode(x, f"{base}+zstd")
+    assert decode(plain, base).tobytes() == decode(small, f"{base}+zstd").tobytes()
+    assert next(iter(small.values())).nbytes < 0.9 * next(iter(plain.values())).nbytes
+    noise = rng.integers(-127, 128, (1, 64, 20, 30)).astype(np.float32)
+    assert encode(noise, "uint8+zstd")["_uint8_zstd"].size <= WireForm.of("uint8+zstd").num_code_bytes(noise.size)
+
+
+def test_what_was_compressed_and_changed_fails_the_frame() -> None:
+    parts = encode(np.arange(60, dtype=np.float32).reshape(1, 3, 4, 5), "uint8+zstd")
+    for changed in (
+        {"_uint8_zstd": parts["_uint8_zstd"][:-3]},
+        {"_uint8_zstd": np.zeros(9, np.uint8)},
+        {"_shape": np.array([1, 3, 4, 6], np.int32)},
+        {"_shape": np.array([1, -3, -4, 5], np.int32)},
+    ):
+        with pytest.raises(FrameError, match=r"compressed tensor|came with the shape"):
+            decode(parts | changed, "uint8+zstd")
+
+
+def test_packed_codes_that_do_not_fit_their_shape_fail_the_frame() -> None:
+    parts = encode(np.ones((1, 2, 3, 3), np.float32), "uint6-channel")
+    with pytest.raises(FrameError, match="came with 14 bytes"):
+        decode(parts | {"_shape": np.array([1, 2, 3, 4], np.int32)}, "uint6-channel")
+    with pytest.raises(FrameError, match="1 scales and 2 zero points where it has 2"):
+        decode(parts | {"_scale": np.ones(1, np.float32)}, "uint6-channel")
+
+
+def test_without_zstandard_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    entropy._context.cache_clear()
+    monkeypatch.setitem(__import__("sys").modules, "zstandard", None)
+    with pytest.raises(ConfigError, match=r"pip install 'splitrail\[entropy\]'"):
+        Encode(["x"], "uint4+zstd")
+    with pytest.raises(ConfigError, match="zstandard"):
+        Decode(["x"], "uint8+zstd")
+    Encode(["x"], "uint4")
+    monkeypatch.undo()
+    entropy._context.cache_clear()
+
+
+def test_a_graphs_uint8_is_compressed_as_it_is() -> None:
+    x = np.random.default_rng(0).standard_normal((1, 4, 3, 5)).astype(np.float32)
+    packet = packet_of(**{f"x{suffix}": array for suffix, array in encode(x, "uint8").items()})
+    Encode(["x"], "uint8+zstd", source="uint8").process(packet)
+    expected = encode(x, "uint8+zstd")
+    assert {name: array.tobytes() for name, array in packet.tensors.items()} == {
+        f"x{suffix}": array.tobytes() for suffix, array in expected.items()
+    }
+
+
+def test_wire_types_are_spelled_one_way() -> None:
+    assert len(set(WIRES)) == len(WIRES) == 14
+    form = WireForm.of("uint6-channel+zstd")
+    assert (form.bits, form.per_channel, form.is_compressed, form.graph_form) == (6, True, True, "fp32")
+    assert [WireForm.of(wire).graph_form for wire in ("fp32", "fp16", "uint8", "uint8+zstd", "uint8-channel")] == [
+        "fp32",
+        "fp16",
+        "uint8",
+        "uint8",
+        "fp32",
+    ]
+    for wrong in ("uint5", "uint8-zstd", "fp16+zstd", "UINT8", ""):
+        with pytest.raises(ConfigError, match="choose among fp32, fp16, uint8, "):
+            WireForm.of(wrong)
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-45, 1e-38, -3e-38])
@@ -113,12 +248,14 @@ def test_a_scale_that_cannot_be_fails_the_frame(scale: float) -> None:
 @pytest.mark.parametrize("wire", WIRES)
 def test_encode_writes_into_the_arrays_it_is_given(wire: str) -> None:
     x = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32) * 1e5
-    out = {spec.name[1:]: np.zeros(spec.shape, spec.dtype) for spec in wire_specs("x", x.shape, wire)}
+    # A compressed form has no place before it is known: there `out` has none.
+    specs = [spec for spec in wire_specs("x", x.shape, wire) if None not in spec.shape]
+    out = {spec.name[1:]: np.zeros(spec.shape, spec.dtype) for spec in specs}
     parts = encode(x, wire, out)
-    assert list(parts) == list(WIRE_SUFFIXES[wire])
+    assert list(parts) == list(WireForm.of(wire).suffixes)
     fresh = encode(x, wire)
     for suffix, array in parts.items():
-        assert array is out[suffix]
+        assert array is out.get(suffix, array)
         assert array.dtype == fresh[suffix].dtype
         assert np.array_equal(array, fresh[suffix])
 
@@ -131,11 +268,11 @@ def test_stages_encode_and_decode_a_packet(wire: str) -> None:
     stage = Encode(["features", "memory"], wire, {"features": (1, 4, 3, 5), "memory": (1, 4, 3, 5)})
     stage.process(packet)
     specs = [TensorSpec(name, array.dtype.name, array.shape) for name, array in packet.tensors.items()]
-    assert tuple(specs) == stage.output_specs()
+    assert stage.output_specs() == (None if WireForm.of(wire).is_compressed else tuple(specs))
     packet.tensors["extra"] = np.ones(2, np.uint8)
     Decode(["features", "memory"], wire).process(packet)
     assert set(packet.tensors) == {"features", "memory", "extra"}
-    tolerance = {"fp32": 0, "fp16": 2e-3, "uint8": 2e-2}[wire]
+    tolerance = {32: 0, 16: 2e-3, 8: 2e-2, 6: 8e-2, 4: 0.3}[WireForm.of(wire).bits]
     np.testing.assert_allclose(packet.tensors["features"], features, atol=tolerance)
     np.testing.assert_allclose(packet.tensors["memory"], memory, atol=tolerance)
 
@@ -155,7 +292,9 @@ def test_shapes_that_vary_have_no_specs() -> None:
     assert Encode(["x"], "fp16").output_specs() is None
 
 
-@pytest.mark.parametrize(("wire", "released"), [("fp32", 0), ("fp16", 1), ("uint8", 1)])
+@pytest.mark.parametrize(
+    ("wire", "released"), [("fp32", 0), ("fp16", 1), ("uint8", 1), ("uint4", 1), ("uint6+zstd", 1)]
+)
 def test_decode_gives_the_receive_buffer_back_once_nothing_is_left_in_it(wire: str, released: int) -> None:
     releases: list[int] = []
     packet = packet_of(**{f"x{suffix}": a for suffix, a in encode(np.ones((2, 3), np.float32), wire).items()})
