@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from .jetson import jetson_clocks, jetson_facts, nvpmodel
 from .meters.meter import read_text
 
 ROOT = Path("/")
@@ -21,6 +22,7 @@ _PACKAGES = (
     "onnxruntime-gpu",
     "openvino",
     "tensorrt",
+    "pycuda",
     "torch",
     "av",
     "nvidia-ml-py",
@@ -43,7 +45,8 @@ def host_environment(root: Path = ROOT) -> dict[str, Any]:
         "affinity": sorted(os.sched_getaffinity(0)),
         "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
         "governor": read_text(root / "sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "nvpmodel": _nvpmodel(root),
+        "nvpmodel": nvpmodel(root),
+        "jetson": jetson_facts(root),
         "congestion_control": read_text(root / "proc/sys/net/ipv4/tcp_congestion_control"),
         **changing_environment(root),
     }
@@ -55,6 +58,7 @@ def changing_environment(root: Path = ROOT) -> dict[str, Any]:
         "load_1min": round(os.getloadavg()[0], 2),
         "temperatures_c": _temperatures(root),
         "throttling": _throttling(root),
+        "clocks_mhz": jetson_clocks(root),
     }
 
 
@@ -74,20 +78,6 @@ def git_revision() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return result.stdout.strip() or None
-
-
-def _nvpmodel(root: Path) -> str | None:
-    """A Jetson's power mode, "0: MAXN", as nvpmodel leaves it in its own files."""
-    status = read_text(root / "var/lib/nvpmodel/status") or ""
-    number = status.removeprefix("pmode:").split()
-    if not number or not number[0].isdigit():
-        return None
-    mode = int(number[0])
-    for line in (read_text(root / "etc/nvpmodel.conf") or "").splitlines():
-        words = line.replace("<", " ").replace(">", " ").split()
-        if words[:2] == ["POWER_MODEL", f"ID={mode}"]:
-            return f"{mode}: {words[2].removeprefix('NAME=')}" if len(words) > 2 else str(mode)
-    return str(mode)
 
 
 def _temperatures(root: Path) -> dict[str, float] | None:

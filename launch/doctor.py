@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ..pipeline.errors import HostError
@@ -119,7 +120,7 @@ def _print(result: Examination, console: Console) -> None:
         table.add_column(name, overflow="fold")
     for label, cells in _rows(list(result.probes.values())):
         if any(cells):
-            table.add_row(label, *(cell or "-" for cell in cells))
+            table.add_row(label, *(escape(cell) or "-" for cell in cells))
     if result.probes:
         console.print(table)
     for link in result.links:
@@ -152,6 +153,25 @@ def _rows(probes: Sequence[HostProbe]) -> list[tuple[str, list[str]]]:
         ("mpirun", [f"Open MPI {probe.mpi}" if probe.mpi else "none" for probe in probes]),
         ("mpi4py", [f"{probe.mpi4py} with {probe.mpi_library}" if probe.mpi4py else "none" for probe in probes]),
         ("engines", [named(probe.engines) for probe in probes]),
+        ("runs graphs", [named(probe.graph_engines) for probe in probes]),
+        ("CUDA compiler", [probe.nvcc or "" for probe in probes]),
+        ("Jetson", [named(_jetson(probe)) for probe in probes]),
         ("power sensors", [named(probe.sensors) for probe in probes]),
         ("congestion control", [probe.congestion_control or "" for probe in probes]),
     ]
+
+
+def _jetson(probe: HostProbe) -> dict[str, str]:
+    """A Jetson's facts, a line each; none on other hosts."""
+    facts = probe.jetson
+    if facts is None:
+        return {}
+    clocks = ", ".join(f"{unit} {clock_mhz:.0f} MHz" for unit, clock_mhz in facts["max_clocks_mhz"].items())
+    warm = ", ".join(f"{zone} {celsius:.0f} C" for zone, celsius in (probe.temperatures_c or {}).items())
+    return {
+        "L4T": facts["release"] or "unknown",
+        "power mode": facts["power_mode"] or "unknown",
+        "clocks up to": clocks or "unknown",
+        "temperatures": warm or "unknown",
+        "memory": "shared by CPU and GPU",
+    }

@@ -13,14 +13,18 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from .. import __version__
+from ..bench.environment import host_environment
 from ..bench.meters.ina3221 import Ina3221
 from ..bench.meters.meter import Meter, MeterError
 from ..bench.meters.rapl import Rapl
 from ..pipeline.errors import HostError
+from ..stages.engines.cuda_devices import NoCudaError, cuda_devices
+from ..stages.engines.registry import EngineOffer, engine_offers
 from .mpirun import detect_mpi
 
 _ENGINES = {
@@ -62,6 +66,14 @@ class HostProbe:
     sensors: dict[str, str]
     """Power sensor -> "ok", or why it is of no use here."""
     congestion_control: str | None
+    graph_engines: dict[str, str]
+    """Engine that runs a bundle's graphs -> its precisions here, or what is missing, with the remedy."""
+    jetson: dict[str, Any] | None
+    """`jetson_facts`; None on other hosts."""
+    temperatures_c: dict[str, float] | None
+    """Of a Jetson's thermal zones; None on other hosts."""
+    nvcc: str | None
+    """Where it is; None: the wire's bytes are made on the CPU behind a TensorRT engine."""
 
     def to_json(self) -> str:
         """One line."""
@@ -85,6 +97,7 @@ class HostProbe:
         except HostError as error:
             mpi_problem = str(error)
         devices, nvml = _nvidia()
+        environment = host_environment()
         return HostProbe(
             hostname=socket.gethostname(),
             machine=platform.machine(),
@@ -100,9 +113,13 @@ class HostProbe:
             mpi_library=_mpi_library(),
             mpi4py=_version("mpi4py"),
             engines=_engines(),
-            cuda_devices=devices,
+            cuda_devices=devices or _driver_devices(),
             sensors={"ina3221": _sensor(Ina3221), "nvml": nvml, "rapl": _sensor(Rapl)},
             congestion_control=_read("/proc/sys/net/ipv4/tcp_congestion_control"),
+            graph_engines=_graph_engines(),
+            jetson=environment["jetson"],
+            temperatures_c=environment["temperatures_c"] if environment["jetson"] is not None else None,
+            nvcc=shutil.which("nvcc"),
         )
 
 
@@ -128,6 +145,30 @@ def _engines() -> dict[str, str]:
         elif importlib.util.find_spec(module) is not None:
             found[module] = "installed"
     return found
+
+
+def _graph_engines() -> dict[str, str]:
+    """By engine: the precisions that it has here, or else the one reason why it has none."""
+    found: dict[str, list[EngineOffer]] = {}
+    for offer in engine_offers():
+        found.setdefault(offer.engine, []).append(offer)
+    return {
+        engine: " ".join(offer.precision for offer in offers if not offer.missing) or offers[0].missing
+        for engine, offers in found.items()
+    }
+
+
+def _driver_devices() -> list[str]:
+    """The same by the driver itself, for a Jetson, which has no nvidia-smi or one that tells nothing."""
+    try:
+        devices = cuda_devices()
+    except NoCudaError:
+        return []
+    return [
+        f"{device.name} (compute {device.capability[0]}.{device.capability[1]}, "
+        f"{device.memory_bytes >> 20} MiB{' shared with the CPU' if device.shares_memory else ''})"
+        for device in devices
+    ]
 
 
 def _nvidia() -> tuple[list[str], str]:

@@ -1,4 +1,4 @@
-"""The torch engine: a segment of a bundle's detector run by torch itself, on the CPU or on CUDA, in float32."""
+"""The torch engine: a segment of a bundle's detector run by torch itself, on the CPU or on CUDA (`engine_cuda.py`)."""
 
 from __future__ import annotations
 
@@ -13,8 +13,12 @@ from ..pipeline.errors import EngineError
 from ..pipeline.packet import Array
 from ..stages.bundle import Bundle
 from ..stages.engine import Engine
-from .cut import WIRE_TENSOR, Segment, split
-from .detr import Detr, DetrConfig
+from .cut import WIRE_TENSOR
+from .detector import Config, build_detector, split_detector
+from .detr import DetrConfig
+from .engine_cuda import DTYPES, CudaTorchEngine, compute
+from .rcnn_config import RcnnConfig
+from .segment import Segment
 
 
 class TorchEngine:
@@ -24,9 +28,9 @@ class TorchEngine:
     """
 
     name = "torch"
-    precision = "fp32"
 
-    def __init__(self, segment: Segment, device: torch.device) -> None:
+    def __init__(self, segment: Segment, device: torch.device, precision: str = "fp32") -> None:
+        self.precision = precision
         self._segment = segment
         self._device = device
 
@@ -40,7 +44,7 @@ class TorchEngine:
         valid_size = torch.from_numpy(inputs["valid_size"]).to(self._device)
         only_fp32 = all(name in segment.fp32_names for name in outputs)
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            values = segment.compute(x, valid_size) if only_fp32 else segment(x, valid_size)
+            values = compute(segment, x, valid_size, self.precision, only_fp32)
             named = dict(zip(segment.fp32_names if only_fp32 else segment.output_names, values, strict=True))
             results = {}
             for name in outputs:
@@ -68,6 +72,7 @@ def open_torch_engine(
 ) -> Engine:
     """Load one stage of a bundle that was exported with its weights; an `EngineOpener` of `stages/engines/registry.py`.
 
+    `precision` is fp32 or bf16, on CUDA also fp16.
     `device` is a torch device, or "auto" for CUDA where there is one; on the CPU `threads` threads compute, a setting of the
     whole process. Any output can be asked for at each run, so `outputs` is only checked. Raises EngineError when the bundle
     has no torch weights or they do not fit, or the device, precision or an output is not there.
@@ -78,31 +83,44 @@ def open_torch_engine(
         from safetensors import SafetensorError, safe_open
     except ImportError as error:
         raise EngineError("safetensors is not installed; pip install 'splitrail[torch]'") from error
-    if precision != "fp32":
-        raise EngineError(f"torch runs this bundle in fp32, not in {precision}; ask for fp32, or choose another engine")
     chosen = _device(device)
+    known = tuple(DTYPES) if chosen.type == "cuda" else ("fp32", "bf16")
+    if precision not in known:
+        raise EngineError(
+            f"torch runs this bundle in {' or '.join(known)} on {chosen.type}, not in {precision}; ask for one of them, "
+            f"or choose another engine"
+        )
     if chosen.type == "cpu":
         torch.set_num_threads(threads)
     cut_of = {tensor: cut for cut, tensor in WIRE_TENSOR.items()}
     cuts = [cut_of[tensor] for stage in bundle.stages for tensor in stage.wire_tensors]
     try:
         with torch.device("meta"):
-            detr = Detr(DetrConfig(**bundle.torch_model.arguments))  # type: ignore[arg-type]
-        segment = split(detr, cuts, bundle.preprocess.size)[stage_index]
+            model = build_detector(_config(bundle.torch_model.arguments))
+        segment = split_detector(model, cuts, bundle.preprocess)[stage_index]
         # Only this segment's weights are read; the rest of the model stays without memory.
         with safe_open(Path(folder) / bundle.torch_model.weights, framework="pt", device=str(chosen)) as file:
             stored = file.keys()
             state = {name: file.get_tensor(name) for name in stored if name.startswith(segment.prefixes)}
-        detr.load_state_dict(state, strict=False, assign=True)
+        model.load_state_dict(state, strict=False, assign=True)
         missing = [
-            name for name, value in detr.state_dict().items() if name.startswith(segment.prefixes) and value.is_meta
+            name for name, value in model.state_dict().items() if name.startswith(segment.prefixes) and value.is_meta
         ]
     except (OSError, TypeError, RuntimeError, SafetensorError) as error:
         raise EngineError(f"the torch weights of this bundle do not fit ({error}); export it again") from error
     if missing:
         raise EngineError(f"the torch weights of this bundle lack {missing[0]}; export it again")
     _require(segment, outputs)
-    return TorchEngine(segment.eval().requires_grad_(False), chosen)
+    segment = segment.eval().requires_grad_(False)
+    if chosen.type == "cuda":
+        return CudaTorchEngine(segment, chosen, precision)
+    return TorchEngine(segment, chosen, precision)
+
+
+def _config(arguments: dict[str, str | int | float | bool | None]) -> Config:
+    """Only an R-CNN's have a kind."""
+    family: type[Config] = RcnnConfig if "kind" in arguments else DetrConfig
+    return family(**arguments)  # type: ignore[arg-type]
 
 
 def _require(segment: Segment, outputs: Sequence[str]) -> None:

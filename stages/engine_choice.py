@@ -23,7 +23,7 @@ import pydantic
 from ..pipeline.errors import EngineError
 from .bundle import Bundle
 from .engine_trial import EngineTrial, try_engine
-from .engines.registry import engine_kind, engine_offers
+from .engines.registry import build_s_of, engine_kind, engine_offers
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +75,13 @@ def choose_engine(
     trial_timeout_s: float = 300.0,
     lock_timeout_s: float = 900.0,
     on_trial: Callable[[str, str], None] | None = None,
+    on_progress: Callable[[str], None] | None = None,
 ) -> EngineChoice:
     """The fastest of `candidates` (engine, precision) that agrees; by default all that `auto` tries and this host has.
 
     Trials run with `threads` threads: ranks that should get the same answer give the same number. `cache` is made if it is
-    missing; where it cannot be written, nothing is kept. `on_trial` is told engine and precision before each trial.
+    missing; where it cannot be written, nothing is kept. `on_trial` is told engine and precision before each trial, and
+    `on_progress` what an engine says while it is built. Engines that are built (`EngineKind.build_s`) have that much longer.
 
     Raises EngineError: nothing to choose from; nothing agrees, with the reason of each; or another process has been
     deciding for longer than `lock_timeout_s`.
@@ -90,7 +92,9 @@ def choose_engine(
         if not candidates:
             reasons = "; ".join(dict.fromkeys(f"{offer.engine}: {offer.missing}" for offer in offers))
             raise EngineError(f"this host has no engine to run a bundle's graphs ({reasons})")
-    trials = _Trials(Path(folder), bundle, threads, timing_s, trial_timeout_s, lock_timeout_s, on_trial)
+    trials = _Trials(
+        Path(folder), bundle, threads, timing_s, trial_timeout_s, lock_timeout_s, on_trial, on_progress=on_progress
+    )
     made = trials.of(candidates, cache, keep=lambda trials: _fastest(trials) is not None)
     best = _fastest(made)
     if best is None:
@@ -115,12 +119,16 @@ def check_engine(
     timing_s: float = 2.0,
     trial_timeout_s: float = 300.0,
     lock_timeout_s: float = 900.0,
+    device: str = "cpu",
+    on_progress: Callable[[str], None] | None = None,
 ) -> EngineChoice:
     """The same for an engine that was asked for: taken even if it disagrees, which `EngineChoice.disagreement` tells.
 
     Raises EngineError: it is unknown or cannot run the bundle.
     """
-    trials = _Trials(Path(folder), bundle, threads, timing_s, trial_timeout_s, lock_timeout_s, None)
+    trials = _Trials(
+        Path(folder), bundle, threads, timing_s, trial_timeout_s, lock_timeout_s, None, device, on_progress
+    )
     made = trials.of([(engine, precision)], cache, keep=lambda trials: not trials[0].failure)
     if made[0].failure:
         raise EngineError(f"the engine {engine} in {precision} cannot run the bundle {folder}: {made[0].failure}")
@@ -140,6 +148,7 @@ class _Key(pydantic.BaseModel):
     threads: int
     candidates: tuple[tuple[str, str, str], ...]
     """Engine, precision and version of the library."""
+    device: str = "cpu"
 
 
 class _Record(pydantic.BaseModel):
@@ -162,6 +171,8 @@ class _Trials:
     trial_timeout_s: float
     lock_timeout_s: float
     on_trial: Callable[[str, str], None] | None
+    device: str = "cpu"
+    on_progress: Callable[[str], None] | None = None
 
     def of(
         self, candidates: Sequence[tuple[str, str]], cache: Path, keep: Callable[[tuple[EngineTrial, ...]], bool]
@@ -174,12 +185,14 @@ class _Trials:
             machine=platform.machine(),
             threads=self.threads,
             candidates=tuple((engine, precision, versions.get(engine, "")) for engine, precision in candidates),
+            device=self.device,
         )
         path = cache / f"engine-{hashlib.sha256(key.model_dump_json().encode()).hexdigest()[:24]}.json"
         with contextlib.ExitStack() as stack:
             try:
                 cache.mkdir(parents=True, exist_ok=True)
-                _lock(stack.enter_context(path.with_suffix(".lock").open("a")), self.lock_timeout_s)
+                timeout_s = self.lock_timeout_s + sum(build_s_of(engine) for engine, _ in candidates)
+                _lock(stack.enter_context(path.with_suffix(".lock").open("a")), timeout_s)
             except OSError:
                 return self._make(candidates)
             kept = _read(path, key)
@@ -206,7 +219,9 @@ class _Trials:
                     precision,
                     threads=self.threads,
                     timing_s=self.timing_s,
-                    timeout_s=self.trial_timeout_s,
+                    timeout_s=self.trial_timeout_s + build_s_of(engine),
+                    device=self.device,
+                    on_progress=self.on_progress,
                 )
             )
         return tuple(trials)

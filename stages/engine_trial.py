@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from ..pipeline.packet import Array
 from .agreement import Agreement, agreement_of
 from .bundle import Bundle
 from .engine import Engine
+from .engines.progress import MARK
 from .engines.registry import EngineKind, engine_kind, open_engine, register_engine
 from .network import outputs_of
 
@@ -52,9 +54,20 @@ class EngineTrial(pydantic.BaseModel):
 
 
 def try_engine(
-    folder: Path, engine: str, precision: str, *, threads: int, timing_s: float, timeout_s: float
+    folder: Path,
+    engine: str,
+    precision: str,
+    *,
+    threads: int,
+    timing_s: float,
+    timeout_s: float,
+    device: str = "cpu",
+    on_progress: Callable[[str], None] | None = None,
 ) -> EngineTrial:
     """Load all graphs of the bundle in `folder`, compare, and time them for at most about `timing_s` (five frames at least).
+
+    `device` is for engines that run on several. `on_progress` is told, from another thread, what an engine says while it
+    takes its time to open.
 
     Never raises for what the engine does; `failure` tells. Raises EngineError for an engine that is not registered.
     """
@@ -64,16 +77,20 @@ def try_engine(
         "precision": precision,
         "threads": threads,
         "timing_s": timing_s,
+        "device": device,
     }
     # The modules an engine may be registered from are found where this process finds them.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     # Nothing is ever written to this pipe: the trial ends itself when it closes, be this process killed.
     lifeline, held = os.pipe()
+    complaints, said = os.pipe()
+    listener = _Listener(complaints, on_progress)
     try:
         done = subprocess.run(
             [sys.executable, "-m", __name__, json.dumps(task)],
             stdin=lifeline,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=said,
             env=environment,
             timeout=timeout_s,
             check=False,
@@ -83,23 +100,52 @@ def try_engine(
     finally:
         os.close(lifeline)
         os.close(held)
+        os.close(said)
+        listener.join()
     try:
         # Libraries may print lines of their own first.
         return EngineTrial.model_validate_json(done.stdout.splitlines()[-1])
     except (IndexError, pydantic.ValidationError):
-        last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        last = listener.last_line
         cause = f"ended on signal {-done.returncode}" if done.returncode < 0 else f"ended with code {done.returncode}"
         return EngineTrial(engine=engine, precision=precision, failure=f"its trial {cause}: {last}".rstrip(": "))
 
 
-def run_trial(folder: Path, engine: str, precision: str, *, threads: int, timing_s: float) -> EngineTrial:
+class _Listener:
+    """Reads the standard error of a trial in a thread, until the last process that holds the other end is gone."""
+
+    _END_S = 2.0
+
+    def __init__(self, complaints: int, on_progress: Callable[[str], None] | None) -> None:
+        self.last_line = ""
+        """What the trial complained of last."""
+        self._thread = threading.Thread(target=self._read, args=(complaints, on_progress), daemon=True)
+        self._thread.start()
+
+    def join(self) -> None:
+        """Once the trial has ended: wait until all is read, but not for what it may have left running."""
+        self._thread.join(self._END_S)
+
+    def _read(self, complaints: int, on_progress: Callable[[str], None] | None) -> None:
+        with open(complaints, encoding="utf-8", errors="replace") as lines:
+            for line in map(str.strip, lines):
+                if line.startswith(MARK):
+                    if on_progress is not None:
+                        on_progress(line.removeprefix(MARK))
+                elif line:
+                    self.last_line = line
+
+
+def run_trial(
+    folder: Path, engine: str, precision: str, *, threads: int, timing_s: float, device: str = "cpu"
+) -> EngineTrial:
     """The trial itself, in this process."""
     bundle = Bundle.load(folder, verify=False)
     chain: list[tuple[Engine, tuple[str, ...], tuple[str, ...]]] = []
     try:
         for index, stage in enumerate(bundle.stages):
             outputs = outputs_of(stage, None)
-            loaded = open_engine(engine, precision, folder, bundle, index, outputs, threads)
+            loaded = open_engine(engine, precision, folder, bundle, index, outputs, threads, device)
             chain.append((loaded, tuple(tensor.name for tensor in stage.inputs), outputs))
         golden = bundle.golden_frames(folder)
         actual = [_run(chain, frame) for frame in golden]
@@ -144,7 +190,12 @@ def main() -> None:
     kind = EngineKind(**task["kind"])
     register_engine(kind)
     trial = run_trial(
-        Path(task["folder"]), kind.name, task["precision"], threads=task["threads"], timing_s=task["timing_s"]
+        Path(task["folder"]),
+        kind.name,
+        task["precision"],
+        threads=task["threads"],
+        timing_s=task["timing_s"],
+        device=task["device"],
     )
     print(trial.model_dump_json(), flush=True)
 

@@ -22,6 +22,11 @@ trap 'rm -rf "$link"' EXIT
 ln -s "$PWD" "$link/splitrail"
 (cd "$link" && "$PYTHON" -m mypy --config-file splitrail/setup.cfg -p splitrail)
 
+# An aarch64 host under emulation, for the test of two architectures; where it cannot be made, that test says so and is skipped.
+if [ "${1:-}" = --all ]; then
+    ./tests/arch/prepare.sh || echo "splitrail: the edge of another architecture is not there; its test will be skipped" >&2
+fi
+
 # A process per folder: torch, OpenVINO, ONNX Runtime and MPI's libraries loaded into one process have crashed it, and no user
 # of the package loads them together. Tests of processes and links depend on the clock: what fails gets a second look, in
 # plain sight, and has failed when it fails again.

@@ -8,7 +8,7 @@ import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ...pipeline.errors import EngineError
 from ..bundle import Bundle
@@ -46,6 +46,11 @@ class EngineKind:
     """Of `agreement.TOLERANCES`."""
     automatic: bool = True
     """Whether `engine = auto` tries it."""
+    obstacle: str = ""
+    """What tells why this host cannot run it though the library is there, as "package.module:function"; it returns one
+    clause, empty where nothing is missing."""
+    build_s: float = 0.0
+    """How long it may take to build what it runs before the first frame, s, over all graphs of a bundle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,17 @@ register_engine(
     EngineKind("onnxruntime", f"{_PACKAGE}.onnxruntime:open_engine", "onnxruntime", "onnxruntime", ("fp32",))
 )
 register_engine(EngineKind("openvino", f"{_PACKAGE}.openvino:open_engine", "openvino", "openvino", ("fp32", "bf16")))
+register_engine(
+    EngineKind(
+        "tensorrt",
+        f"{_PACKAGE}.tensorrt.engine:open_engine",
+        "tensorrt",
+        "tensorrt",
+        ("fp32", "fp16", "int8"),
+        obstacle=f"{_PACKAGE}.cuda_devices:why_no_tensorrt",
+        build_s=3600.0,
+    )
+)
 
 
 def engine_kind(name: str) -> EngineKind:
@@ -83,15 +99,24 @@ def engine_kind(name: str) -> EngineKind:
     return kind
 
 
+def build_s_of(name: str) -> float:
+    """`EngineKind.build_s` of an engine; 0 for one that is not registered."""
+    kind = _kinds.get(name)
+    return 0.0 if kind is None else kind.build_s
+
+
 def engine_offers() -> list[EngineOffer]:
     """Every registered engine at every precision, with the reason where this host lacks it. Imports none of them."""
     offers = []
     for kind in _kinds.values():
         version = _version(kind.module)
+        obstacle = _called(kind.obstacle) if version and kind.obstacle else ""
         for precision in kind.precisions:
             missing = ""
             if not version:
                 missing = f"not installed: pip install 'splitrail[{kind.extra}]'"
+            elif obstacle:
+                missing = obstacle
             elif precision == "bf16" and not _cpu_has_bf16():
                 missing = "this CPU has no bf16 instructions"
             offers.append(EngineOffer(kind.name, precision, version, missing))
@@ -119,14 +144,23 @@ def open_engine(
     is not for this host, or it refuses the graph.
     """
     kind = engine_kind(name)
-    module, _, function = kind.opener.partition(":")
     try:
-        opener: EngineOpener = getattr(importlib.import_module(module), function)
+        opener: EngineOpener = _found(kind.opener)
     except ImportError as error:
         raise EngineError(
             f"the engine {name} does not import ({error}): pip install 'splitrail[{kind.extra}]'"
         ) from error
     return opener(folder, bundle, stage_index, outputs=outputs, threads=threads, precision=precision, device=device)
+
+
+def _found(place: str) -> Any:
+    """The function at "package.module:function". Raises ImportError."""
+    module, _, function = place.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def _called(place: str) -> str:
+    return str(_found(place)())
 
 
 def _version(module: str) -> str:

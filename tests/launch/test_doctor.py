@@ -60,6 +60,35 @@ def test_a_probe_says_what_this_host_has(mine):
     assert HostProbe.from_json(mine.to_json()) == mine
 
 
+def test_a_probe_says_which_engines_run_a_bundle_and_what_the_others_lack(mine, monkeypatch, capsys):
+    assert "fp32" in mine.graph_engines["onnxruntime"]
+    assert "pip install 'splitrail[tensorrt]'" in mine.graph_engines["tensorrt"]
+    doctor()
+    assert "splitrail[tensorrt]" in capsys.readouterr().out.replace("\n", "").replace(" ", "")
+
+
+def test_a_jetson_tells_its_release_mode_clocks_and_memory(mine, monkeypatch, capsys):
+    facts = {
+        "release": "R36.4.3",
+        "power_mode": "0: MAXN",
+        "shared_memory": True,
+        "max_clocks_mhz": {"cpu0": 2201.6, "gpu": 1300.5},
+    }
+    probe = replace(mine, jetson=facts, temperatures_c={"gpu-thermal": 48.5}, cuda_devices=["Orin (compute 8.7)"])
+    monkeypatch.setattr("splitrail.launch.doctor.try_hosts", lambda hosts, agent: {"orin": probe})
+    doctor(hosts("orin"))
+    out = capsys.readouterr().out
+    for text in (
+        "R36.4.3",
+        "0: MAXN",
+        "gpu 1300 MHz",
+        "gpu-thermal 48 C",
+        "shared by CPU and GPU",
+        "Orin (compute 8.7)",
+    ):
+        assert text in out
+
+
 def test_an_open_mpi_elsewhere_that_is_missing_is_a_problem_not_an_error(tmp_path):
     probe = HostProbe.measure(prefix=str(tmp_path))
     assert probe.mpi is None

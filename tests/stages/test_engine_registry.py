@@ -39,8 +39,8 @@ def test_an_engine_is_opened_by_name_with_the_outputs_asked_for(name: str, tmp_p
 
 
 def test_an_unknown_engine_is_answered_with_those_there_are(tmp_path: Path, bundle: Bundle) -> None:
-    with pytest.raises(EngineError, match=r"no engine \[tensorrt\]; take one of onnxruntime, openvino"):
-        open_engine("tensorrt", "fp16", tmp_path, bundle, 0, ["features"], 1)
+    with pytest.raises(EngineError, match=r"no engine \[tflite\]; take one of onnxruntime, openvino, tensorrt"):
+        open_engine("tflite", "fp16", tmp_path, bundle, 0, ["features"], 1)
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])

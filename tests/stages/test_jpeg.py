@@ -94,3 +94,16 @@ def test_the_image_is_kept_for_the_sink_and_buffers_are_released() -> None:
     packet.held = lambda: released.append("decode")
     JpegDecode().process(packet)
     assert released == ["encode", "decode"]
+
+
+def test_float_pixels_of_an_rcnn_are_rounded_and_come_back_as_floats() -> None:
+    pixels = np.random.default_rng(0).uniform(0, 255, (1, 32, 64, 3)).astype(np.float32)
+    results = []
+    for array, dtype in ((pixels, "float32"), (np.rint(pixels).astype(np.uint8), "uint8")):
+        packet = Packet(0, 0, 0, (32, 64))
+        packet.tensors = {"pixels": array}
+        JpegEncode(95, "pixels").process(packet)
+        JpegDecode("pixels", dtype).process(packet)
+        results.append(packet.tensors["pixels"])
+    assert [result.dtype for result in results] == [np.float32, np.uint8]
+    np.testing.assert_array_equal(*results)

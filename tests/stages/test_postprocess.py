@@ -21,6 +21,10 @@ def outputs(seed: int, num_queries: int = 30, num_classes: int = 6) -> tuple[np.
 
 def test_it_agrees_with_transformers() -> None:
     import torch
+
+    from splitrail.models.operators import load_operators
+
+    load_operators()  # transformers imports torchvision where it is installed
     from transformers.models.detr.image_processing_pil_detr import DetrImageProcessorPil
     from transformers.models.detr.modeling_detr import DetrObjectDetectionOutput
 

@@ -13,7 +13,7 @@ from splitrail.pipeline.packet import Packet
 from splitrail.pipeline.stage import BindableStage
 from splitrail.stages.bundle import PreProcess
 from splitrail.stages.gallery import Gallery
-from splitrail.stages.preprocess import Preprocess, dynamic_size, letterbox_size
+from splitrail.stages.preprocess import Preprocess, dynamic_size, letterbox_size, rcnn_size
 
 
 def packet_of(image: np.ndarray, frame: int = 0) -> Packet:
@@ -49,6 +49,9 @@ def test_dynamic_size_has_the_values_of_the_reference(source: tuple[int, int], e
 @settings(deadline=None)
 @given(st.integers(20, 3000), st.integers(20, 3000))
 def test_dynamic_size_is_that_of_transformers(height: int, width: int) -> None:
+    from splitrail.models.operators import load_operators
+
+    load_operators()  # transformers imports torchvision where it is installed
     from transformers.image_transforms import get_size_with_aspect_ratio
 
     reference = get_size_with_aspect_ratio((height, width), 800, 1333)
@@ -175,3 +178,64 @@ def test_what_is_no_image_fails_the_frame(image: np.ndarray) -> None:
 def test_a_missing_image_is_a_mistake_of_the_configuration() -> None:
     with pytest.raises(ConfigError, match=r"needs 'image' and gets \['pixels'\]"):
         Preprocess(PreProcess()).process(Packet(0, 0, 0, (4, 4), tensors={"pixels": np.zeros(1, np.uint8)}))
+
+
+@settings(deadline=None)
+@given(st.integers(20, 2000), st.integers(20, 2000), st.sampled_from([(800, 1333), (96, 160), (333, 500)]))
+def test_rcnn_size_is_torchvisions(height: int, width: int, sides: tuple[int, int]) -> None:
+    import torch
+
+    from splitrail.models.operators import load_operators
+
+    load_operators()
+    from torchvision.models.detection.transform import _resize_image_and_masks
+
+    # On the meta device sizes are computed and pixels are not.
+    resized, _ = _resize_image_and_masks(torch.empty(3, height, width, device="meta"), *sides)
+    assert rcnn_size((height, width), *sides) == tuple(resized.shape[-2:])
+
+
+@pytest.mark.parametrize("source", [(43, 77), (200, 150), (96, 96)])
+def test_rcnn_pixels_are_torchvisions(source: tuple[int, int]) -> None:
+    """Its transform normalises, resizes in float and pads; ours resizes in float and pads, and the graph normalises."""
+    import torch
+
+    from splitrail.models.operators import load_operators
+    from splitrail.models.pixels import IMAGE_MEAN, IMAGE_STD, normalise
+
+    load_operators()
+    from torchvision.models.detection.transform import GeneralizedRCNNTransform
+
+    image = np.random.default_rng(0).integers(0, 256, (*source, 3), np.uint8)
+    transform = GeneralizedRCNNTransform(96, 160, list(IMAGE_MEAN), list(IMAGE_STD)).eval()
+    rgb = torch.from_numpy(image[:, :, ::-1].copy()).permute(2, 0, 1).float() / 255
+    reference = transform([rgb])[0]
+    packet = Packet(0, 0, 0, source)
+    packet.tensors = {"image": image}
+    stage = Preprocess(PreProcess(kind="rcnn", short_side=96, max_long_side=160))
+    stage.process(packet)
+    assert packet.valid_size == reference.image_sizes[0]
+    pixels = packet.tensors["pixels"]
+    assert pixels.dtype == np.float32
+    ours = normalise(torch.from_numpy(pixels), torch.tensor([packet.valid_size]))
+    assert ours.shape == reference.tensors.shape
+    torch.testing.assert_close(ours, reference.tensors, atol=2e-4, rtol=0)
+
+
+def test_rcnn_letterbox_is_padded_to_multiples_of_32() -> None:
+    spec = PreProcess(kind="rcnn", size=(80, 107))
+    assert spec.pixel_size == (96, 128)
+    packet = Packet(0, 0, 0, (60, 107))
+    packet.tensors = {"image": np.full((60, 107, 3), 200, np.uint8)}
+    stage = Preprocess(spec)
+    specs = stage.output_specs()
+    assert specs is not None
+    assert (specs[0].shape, specs[0].dtype) == ((1, 96, 128, 3), "float32")
+    packet.targets = {"pixels": np.full((1, 96, 128, 3), 7, np.float32)}
+    target = packet.targets["pixels"]
+    stage.process(packet)
+    assert packet.tensors["pixels"] is target
+    assert packet.valid_size == (60, 107)
+    assert (target[0, :60, :107] == 200).all()
+    assert not target[0, 60:].any()
+    assert not target[0, :, 107:].any()
