@@ -11,7 +11,7 @@ from rich.progress import Progress
 
 from ..pipeline.errors import ConfigError, UsageError
 
-CUTS = ("c5", "projection", "memory")
+CUTS = ("l0", "bottleneck", "c5", "projection", "memory")
 _DEFAULT_SIZE = "480x640"
 
 
@@ -21,6 +21,7 @@ def export_verb(
     weights: str | None,
     size: str,
     cut: str,
+    bottleneck: int,
     opset: int,
     seed: int,
     torch_engine: bool,
@@ -41,10 +42,15 @@ def export_verb(
 
     chosen = {name: value for name, value in overrides.items() if value is not None}
     is_training = Path(detector).exists()
-    if is_training and (weights is not None or size or chosen):
+    if is_training and (weights is not None or size or bottleneck or chosen):
         raise ConfigError(
             f"{detector} is a training, which has weights, size and layers of its own; give only --cut and --opset"
         )
+    cuts = parse_cuts(cut) if cut else None
+    split = cuts[0] if cuts is not None and len(cuts) == 1 else ""
+    if bottleneck and cuts is not None and "projection" in cuts and "bottleneck" not in cuts:
+        # The bottleneck behind the projection is cut in its middle.
+        split, cuts = "projection", tuple("bottleneck" if each == "projection" else each for each in cuts)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"exporting {detector}", total=None)
 
@@ -54,7 +60,7 @@ def export_verb(
         if is_training:
             from ..distill.finished import export_checkpoint
 
-            options = ExportOptions(cuts=parse_cuts(cut), opset=opset, include_torch=torch_engine)
+            options = ExportOptions(cuts=cuts, opset=opset, include_torch=torch_engine)
             bundle = export_checkpoint(Path(detector), out, options, progress=show)
         else:
             bundle = export_bundle(
@@ -62,7 +68,9 @@ def export_verb(
                 out,
                 weights=weights,
                 size=parse_size(size or _DEFAULT_SIZE),
-                cuts=parse_cuts(cut),
+                cuts=cuts,
+                bottleneck=bottleneck,
+                split=split,
                 opset=opset,
                 seed=seed,
                 include_torch=torch_engine,
@@ -91,8 +99,8 @@ def parse_size(text: str) -> tuple[int, int] | None:
 
 
 def parse_cuts(text: str) -> tuple[str, ...]:
-    """Cuts in order, joined by commas, or none."""
-    if text == "none":
+    """Cuts in order, joined by commas, or none, which is to cut before the input."""
+    if text in ("none", "input"):
         return ()
     cuts = tuple(text.split(","))
     unknown = [cut for cut in cuts if cut not in CUTS]

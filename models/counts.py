@@ -2,8 +2,9 @@
 
 Conventions. *Parameters*: total is every parameter, trainable leaves out what DETR's training freezes, the stem's
 convolution and layer1; frozen batch normalisation consists of buffers and counts in neither (so do the figures of
-Carion et al. 2020 and of Titarsolej 2021). *MACs*: one multiplication with its addition, in convolutions, linear
-layers and the two matrix products of attention; no biases, normalisations, activations, softmax or positions.
+Carion et al. 2020 and of Titarsolej 2021); that of a bottleneck, which is trained, counts. *MACs*: one multiplication with
+its addition, in convolutions, linear layers and the two matrix products of attention; no biases, normalisations,
+activations, softmax or positions.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .cut import CUTS
+from .bottleneck import ProjectionBottleneck, StudentLayer1
+from .cut import cuts_of
 from .detr import Detr, DetrConfig
 
 FROZEN_PREFIXES = ("backbone.conv1.", "backbone.layer1.")
@@ -29,8 +31,8 @@ class NumParameters(NamedTuple):
     trainable: int
 
 
-def num_parameters(detr: Detr, prefixes: tuple[str, ...] = ("",)) -> NumParameters:
-    """Parameters of those parts of `detr` whose names begin with one of `prefixes` (`Segment.prefixes`)."""
+def num_parameters(detr: nn.Module, prefixes: tuple[str, ...] = ("",)) -> NumParameters:
+    """Parameters of those parts of a detector whose names begin with one of `prefixes` (`Segment.prefixes`)."""
     named = [(name, parameter.numel()) for name, parameter in detr.named_parameters() if name.startswith(prefixes)]
     # A trained-from-scratch backbone has live normalisation; once exported it is frozen, so it never counts.
     named = [(name, count) for name, count in named if not _is_norm(detr, name)]
@@ -39,7 +41,7 @@ def num_parameters(detr: Detr, prefixes: tuple[str, ...] = ("",)) -> NumParamete
 
 
 def num_macs(config: DetrConfig, size: tuple[int, int] = (800, 1066)) -> dict[str, int]:
-    """Multiply-accumulates for one image of `size` pixels, by part (`cut.PARTS`) and for the "heads" behind the decoder."""
+    """Multiply-accumulates for one image of `size` pixels, by part of the paper and for the "heads" behind the decoder."""
     macs: dict[str, int] = {}
 
     def count(part: str, compute: Callable[[], Tensor]) -> Tensor:
@@ -53,7 +55,7 @@ def num_macs(config: DetrConfig, size: tuple[int, int] = (800, 1066)) -> dict[st
         detr = Detr(config).eval().requires_grad_(False)
         images = torch.zeros(1, 3, *size)
         c5 = count("backbone", lambda: detr.backbone(images))
-        features = count("projection", lambda: detr.input_proj(c5))
+        features = count("projection", lambda: detr.project(c5))
         cells = detr.cells(features, torch.tensor([size]), size)
         memory = count("encoder", lambda: detr.encode(features, cells))
         state = count("decoder", lambda: detr.decode(memory, cells)[-1])
@@ -63,22 +65,35 @@ def num_macs(config: DetrConfig, size: tuple[int, int] = (800, 1066)) -> dict[st
 
 def wire_shapes(config: DetrConfig, size: tuple[int, int]) -> dict[str, tuple[int, ...]]:
     """Cut -> shape [1, C, h, w] of its tensor for an input of `size` pixels."""
-    stride = 16 if config.dilation else 32
-    channels = config.width * 8 * (4 if config.depth >= 50 else 1)
-    cells = tuple(-(-pixels // stride) for pixels in size)
-    return {cut: (1, channels if cut == "c5" else config.d_model, *cells) for cut in CUTS}
+    quarter = tuple(-(-pixels // 4) for pixels in size)  # halving twice, rounded up each time, comes to the same
+    cells = tuple(-(-pixels // (16 if config.dilation else 32)) for pixels in size)
+    in_layer1 = config.bottleneck_at == "layer1"
+    shapes = {
+        "l0": (config.width, *quarter),
+        "bottleneck": (config.bottleneck, *((side + 4 for side in quarter) if in_layer1 else cells)),
+        "c5": (config.width * 8 * (4 if config.depth >= 50 else 1), *cells),
+        "projection": (config.d_model, *cells),
+        "memory": (config.d_model, *cells),
+    }
+    return {cut: (1, *shapes[cut]) for cut in cuts_of(config)}
 
 
-def max_cells(short_side: int, max_long_side: int, stride: int) -> int:
-    """Most cells that a feature map of this stride can have when images are scaled to a short side of `short_side` pixels,
-    or less where the long one would exceed `max_long_side` (`stages/preprocess.py`)."""
+def max_cells(short_side: int, max_long_side: int, stride: int, margin: int = 0) -> int:
+    """Most cells that a feature map of this stride, `margin` cells larger each way, can have when images are scaled to a short
+    side of `short_side` pixels, or less where the long one would exceed `max_long_side` (`stages/preprocess.py`)."""
     cells = 0
     for short in range(1, short_side + 1):
         # A short side below the wanted one was rounded from max_long_side / ratio, so the long one may be a little beyond.
         long = max(max_long_side, int(short * max_long_side / (short - 0.5)))
-        cells = max(cells, -(-short // stride) * -(-long // stride))
+        cells = max(cells, (-(-short // stride) + margin) * (-(-long // stride) + margin))
     return cells
 
 
-def _is_norm(detr: Detr, name: str) -> bool:
-    return isinstance(detr.get_submodule(name.rpartition(".")[0]), nn.BatchNorm2d)
+def _is_norm(detr: nn.Module, name: str) -> bool:
+    if not isinstance(detr.get_submodule(name.rpartition(".")[0]), nn.BatchNorm2d):
+        return False
+    return not any(
+        name.startswith(f"{prefix}.")
+        for prefix, module in detr.named_modules()
+        if isinstance(module, StudentLayer1 | ProjectionBottleneck)
+    )

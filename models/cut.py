@@ -1,113 +1,159 @@
 """Where a DETR may be cut, and the segments that come out.
 
-| cut          | after           | tensor on the wire | shape                                   |
-|--------------|-----------------|--------------------|-----------------------------------------|
-| `c5`         | the backbone    | `c5`               | [1, C, h, w], C = 2048 (512 for R18/34) |
-| `projection` | the 1x1 conv    | `features`         | [1, d, h, w]                            |
-| `memory`     | the encoder     | `memory`           | [1, d, h, w]                            |
+| cut          | after                 | tensor on the wire | shape                                    |
+|--------------|-----------------------|--------------------|------------------------------------------|
+| `l0`         | the stem              | `l0`               | [1, width, H / 4, W / 4]                 |
+| `bottleneck` | a bottleneck's encoder| `bottleneck`       | [1, C, H / 4 + 4, W / 4 + 4], or [1, C, h, w] |
+| `c5`         | the backbone          | `c5`               | [1, C, h, w], C = 2048 (512 for R18/34)  |
+| `projection` | the 1x1 conv          | `features`         | [1, d, h, w]                             |
+| `memory`     | the encoder           | `memory`           | [1, d, h, w]                             |
 
-A segment is named by its parts: `backbone` (with or without the projection), `backbone_encoder`, `projection`, `encoder`
-(with or without the projection), `transformer` (encoder and decoder), `decoder`, and `detector` for the uncut model.
+The parts in a row, `compress` and `restore` only where there is a bottleneck, in layer1 or behind the projection:
+
+    stem  [compress  restore]  layers  projection  [compress  restore]  encoder  decoder
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..pipeline.errors import ConfigError
-from ..stages.bundle import WIRE_SUFFIXES
-from .detr import Detr
-from .quantize import wire_forms
+from .bottleneck import StudentLayer1
+from .detr import Detr, DetrConfig
+from .segment import Segment, between
 
-WIRE_TENSOR = {"c5": "c5", "projection": "features", "memory": "memory"}
-"""Cut -> name of the tensor that crosses it, in the order of the model."""
-CUTS = tuple(WIRE_TENSOR)
-PARTS = ("backbone", "projection", "encoder", "decoder")
-PART_PREFIXES: dict[str, tuple[str, ...]] = {
-    "backbone": ("backbone.",),
+WIRE_TENSOR = {
+    "l0": "l0",
+    "bottleneck": "bottleneck",
+    "c5": "c5",
+    "projection": "features",
+    "memory": "memory",
+}
+"""Cut -> name of the tensor that crosses it."""
+OUTPUTS = ("pred_logits", "pred_boxes")
+
+_CUT_AFTER = {
+    "stem": "l0",
+    "compress": "bottleneck",
+    "layers": "c5",
+    "projection": "projection",
+    "encoder": "memory",
+}
+_PREFIXES: dict[str, tuple[str, ...]] = {
+    "stem": ("backbone.conv1.", "backbone.bn1."),
+    "layers": ("backbone.layer2.", "backbone.layer3.", "backbone.layer4."),
     "projection": ("input_proj.",),
     "encoder": ("transformer.encoder.",),
     "decoder": ("transformer.decoder.", "query_embed.", "class_embed.", "bbox_embed."),
 }
-"""Part -> what the names of its parameters and buffers begin with."""
-OUTPUTS = ("pred_logits", "pred_boxes")
-
 _NAMES = {
-    ("backbone", "projection", "encoder", "decoder"): "detector",
-    ("backbone", "projection", "encoder"): "backbone_encoder",
-    ("backbone", "projection"): "backbone",
+    ("stem", "layers", "projection", "encoder", "decoder"): "detector",
+    ("stem", "layers", "projection", "encoder"): "backbone_encoder",
+    ("stem", "layers", "projection"): "backbone",
+    ("stem", "layers"): "backbone",
+    ("stem",): "stem",
+    ("layers", "projection", "encoder", "decoder"): "detector_tail",
+    ("layers", "projection", "encoder"): "layers_encoder",
+    ("layers", "projection"): "layers",
     ("projection", "encoder", "decoder"): "transformer",
     ("projection", "encoder"): "encoder",
     ("encoder", "decoder"): "transformer",
 }
 
 
-class Segment(nn.Module):
-    """Some parts of a DETR in a row; one graph of a bundle.
+def parts_of(config: DetrConfig) -> tuple[str, ...]:
+    """The parts of such a DETR, in order."""
+    parts = ["stem", "layers", "projection", "encoder", "decoder"]
+    if config.bottleneck:
+        place = 1 if config.bottleneck_at == "layer1" else 3
+        parts[place:place] = ["compress", "restore"]
+    return tuple(parts)
 
-    `pixel_size` is height and width of `pixels` where they are fixed, None where they vary by frame.
-    """
+
+def cuts_of(config: DetrConfig) -> tuple[str, ...]:
+    """The cuts that such a DETR offers, in order."""
+    return tuple(_CUT_AFTER[part] for part in parts_of(config) if part in _CUT_AFTER)
+
+
+CUTS = cuts_of(DetrConfig())
+"""The cuts of a DETR without a bottleneck."""
+
+
+def prefixes_of(config: DetrConfig, part: str) -> tuple[str, ...]:
+    """What the names of a part's parameters and buffers begin with."""
+    at = "backbone.layer1." if config.bottleneck_at == "layer1" else "bottleneck."
+    if part in ("compress", "restore"):
+        return (f"{at}encoder." if part == "compress" else f"{at}decoder.",)
+    in_layer1 = config.bottleneck and config.bottleneck_at == "layer1"
+    return _PREFIXES[part] + (("backbone.layer1.",) if part == "layers" and not in_layer1 else ())
+
+
+class DetrSegment(Segment):
+    """Some parts of a DETR in a row."""
 
     def __init__(self, detr: Detr, parts: Sequence[str], pixel_size: tuple[int, int] | None) -> None:
-        super().__init__()
+        every = parts_of(detr.config)
+        first, last = every.index(parts[0]), every.index(parts[-1])
+        plain = tuple(part for part in parts if part not in ("compress", "restore"))
+        name = _NAMES.get(plain, "_".join(plain))
+        if parts[-1] == "compress" and plain in ((), ("stem",)):
+            name = "compressor"
+        super().__init__(
+            name,
+            parts,
+            pixel_size,
+            "pixels" if first == 0 else WIRE_TENSOR[_CUT_AFTER[every[first - 1]]],
+            _CUT_AFTER.get(every[last]),
+            WIRE_TENSOR[_CUT_AFTER[every[last]]] if every[last] in _CUT_AFTER else None,
+            tuple(prefix for part in parts for prefix in prefixes_of(detr.config, part)),
+            OUTPUTS,
+        )
         self.detr = detr
-        self.parts = tuple(parts)
-        self.pixel_size = pixel_size
-        first, last = PARTS.index(self.parts[0]), PARTS.index(self.parts[-1])
-        self.name = _NAMES.get(self.parts, self.parts[0])
-        self.input_name = "pixels" if first == 0 else WIRE_TENSOR[CUTS[first - 1]]
-        self.wire_name = None if last == len(CUTS) else WIRE_TENSOR[CUTS[last]]
-        """The float32 tensor for the next segment; None for the last one."""
-        self.prefixes = tuple(prefix for part in self.parts for prefix in PART_PREFIXES[part])
-        """What the names of this segment's parameters and buffers, in the whole detector, begin with."""
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """Names of what `forward` gives, in order."""
-        if self.wire_name is None:
-            return OUTPUTS
-        return tuple(self.wire_name + suffix for suffixes in WIRE_SUFFIXES.values() for suffix in suffixes)
-
-    @property
-    def fp32_names(self) -> tuple[str, ...]:
-        """Names of what `compute` gives, in order."""
-        return OUTPUTS if self.wire_name is None else (self.wire_name,)
-
-    def forward(self, x: Tensor, valid_size: Tensor) -> tuple[Tensor, ...]:
-        """`x` is `pixels` uint8 [1, H, W, 3] RGB or the tensor on the wire, `valid_size` int64 [2]."""
-        outputs = self.compute(x, valid_size)
-        return outputs if self.wire_name is None else wire_forms(outputs[0])
 
     def compute(self, x: Tensor, valid_size: Tensor) -> tuple[Tensor, ...]:
-        """As `forward`, but the tensor for the next segment in float32 only."""
+        """See `Segment.compute`."""
         detr, size = self.detr, valid_size[None]
-        if "backbone" in self.parts:
-            # Contiguous at every cut, so that the layout, hence the rounding, is the same whether the wire lies there or not.
-            x = detr.backbone(detr.normalise(x, size)).contiguous()
-        if "projection" in self.parts:
-            x = detr.input_proj(x).contiguous()
-        if self.parts[-1] in ("encoder", "decoder"):
-            cells = detr.cells(x, size, self.pixel_size)
-            if "encoder" in self.parts:
-                x = detr.encode(x, cells).contiguous()
-            if "decoder" in self.parts:
+        if self.parts[0] == "stem":
+            x = detr.normalise(x, size)
+        cells = None
+        for part in self.parts:
+            if part in ("encoder", "decoder") and cells is None:
+                cells = detr.cells(x, size, self.pixel_size)
+            if part == "decoder":
+                assert cells is not None
                 return tuple(detr.predict(detr.decode(x, cells)[-1]))
+            if part == "encoder":
+                assert cells is not None
+                x = detr.encode(x, cells)
+            else:
+                x = self._part(part, x)
+            # Contiguous at every cut, so that the layout, hence the rounding, is the same whether the wire lies there or not.
+            x = x.contiguous()
         return (x,)
 
+    def _part(self, part: str, x: Tensor) -> Tensor:
+        detr = self.detr
+        bottleneck = detr.bottleneck if detr.bottleneck is not None else detr.backbone.layer1
+        if part == "stem":
+            x = detr.backbone.stem(x)
+        elif part == "compress":
+            x = bottleneck.encoder(x)  # type: ignore[operator]
+        elif part == "restore":
+            x = bottleneck.decoder(x)  # type: ignore[operator]
+        elif part == "layers":
+            c2 = x if isinstance(detr.backbone.layer1, StudentLayer1) else detr.backbone.layer1(x)
+            x = detr.backbone.stages_after(c2)[-1]
+        else:
+            x = detr.input_proj(x)
+        return x
 
-def split(detr: Detr, cuts: Sequence[str], pixel_size: tuple[int, int] | None) -> list[Segment]:
+
+def split(detr: Detr, cuts: Sequence[str], pixel_size: tuple[int, int] | None) -> list[DetrSegment]:
     """The segments between `cuts`, which come in the order of the model; without cuts one segment, the whole model.
 
     Raises ConfigError for an unknown, repeated or misplaced cut.
     """
-    unknown = [cut for cut in cuts if cut not in CUTS]
-    if unknown:
-        raise ConfigError(f"there is no cut {unknown[0]!r}; choose among {', '.join(CUTS)}, or none")
-    ends = [CUTS.index(cut) + 1 for cut in cuts]
-    if ends != sorted(set(ends)):
-        raise ConfigError(f"the cuts {','.join(cuts)} must each come once and in the order {','.join(CUTS)}")
-    bounds = [0, *ends, len(PARTS)]
-    return [Segment(detr, PARTS[begin:end], pixel_size) for begin, end in pairwise(bounds)]
+    parts = parts_of(detr.config)
+    cut_after = {part: _CUT_AFTER[part] for part in parts if part in _CUT_AFTER}
+    return [DetrSegment(detr, piece, pixel_size) for piece in between(parts, cut_after, cuts)]

@@ -11,20 +11,20 @@ The model is four parts in a row, and every cut lies between two of them (`cut.p
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..pipeline.errors import ConfigError
-from .position import Cells, cells_of, valid_pixels
+from .bottleneck import ProjectionBottleneck
+from .pixels import normalise
+from .position import Cells, cells_of
 from .resnet import Norm, ResNet
 from .transformer import Decoder, Encoder, Transformer
 
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
-"""ImageNet's mean and standard deviation, RGB, for values in [0, 1]."""
+BottleneckAt = Literal["layer1", "projection"]
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,10 @@ class DetrConfig:
     dropout: float = 0.1
     norm: Norm = "frozen"
     """Is "batch" only while a backbone is trained from scratch."""
+    bottleneck: int = 0
+    """Channels of a learned bottleneck; 0: none."""
+    bottleneck_at: BottleneckAt = "layer1"
+    """Inside the backbone's layer1, or behind the projection."""
 
     def __post_init__(self) -> None:
         for name in ("num_classes", "num_queries", "d_model", "heads", "ffn", "decoder_layers"):
@@ -59,6 +63,8 @@ class DetrConfig:
             raise ConfigError(f"d_model = {self.d_model} must be a multiple of 4 (sine and cosine of row and column)")
         if self.d_model % self.heads:
             raise ConfigError(f"d_model = {self.d_model} must be a multiple of heads = {self.heads}")
+        if self.bottleneck < 0:
+            raise ConfigError(f"a bottleneck of {self.bottleneck} channels cannot be; give 0 for none, or such as 3")
         if not 0 <= self.dropout < 1:
             raise ConfigError(f"dropout = {self.dropout} must be at least 0 and below 1")
 
@@ -92,8 +98,12 @@ class Detr(nn.Module):
         super().__init__()
         self.config = config
         d, heads, ffn, dropout = config.d_model, config.heads, config.ffn, config.dropout
-        self.backbone = ResNet(config.depth, width=config.width, dilation=config.dilation, norm=config.norm)
+        in_layer1 = config.bottleneck if config.bottleneck_at == "layer1" else 0
+        self.backbone = ResNet(
+            config.depth, width=config.width, dilation=config.dilation, norm=config.norm, bottleneck=in_layer1
+        )
         self.input_proj = nn.Conv2d(self.backbone.num_channels[3], d, 1)
+        self.bottleneck = ProjectionBottleneck(config.bottleneck, d) if config.bottleneck and not in_layer1 else None
         self.transformer = Transformer(
             Encoder(config.encoder_layers, d, heads, ffn, dropout),
             Decoder(config.decoder_layers, d, heads, ffn, dropout),
@@ -114,26 +124,23 @@ class Detr(nn.Module):
         pixel_size = (images.shape[2], images.shape[3])
         if valid_size is None:
             valid_size = torch.tensor([pixel_size], device=images.device).expand(len(images), 2)
-        features = self.input_proj(self.backbone(images))
+        features = self.project(self.backbone(images))
         cells = self.cells(features, valid_size, pixel_size)
         return [self.predict(state) for state in self.decode(self.encode(features, cells), cells)]
 
     def normalise(self, pixels: Tensor, valid_size: Tensor) -> Tensor:
-        """`pixels` uint8 [B, H, W, 3] RGB 0..255 to normalised images float [B, 3, H, W], zero outside the valid size.
-
-        The padding is zero after the normalisation, as the reference pads, whatever `pixels` holds there.
-        """
-        scale = torch.tensor([1 / (255 * std) for std in IMAGE_STD], device=pixels.device)[:, None, None]
-        shift = torch.tensor(
-            [-mean / std for mean, std in zip(IMAGE_MEAN, IMAGE_STD, strict=True)], device=pixels.device
-        )
-        images = pixels.permute(0, 3, 1, 2).float() * scale + shift[:, None, None]
-        return torch.where(valid_pixels(valid_size, (pixels.shape[1], pixels.shape[2])), images, 0.0)
+        """See `pixels.normalise`."""
+        return normalise(pixels, valid_size)
 
     def cells(self, features: Tensor, valid_size: Tensor, pixel_size: tuple[int, int] | None) -> Cells:
         """Mask and positions of `features` (or memory) [B, d, h, w]; see `position.cells_of`."""
         size = (features.shape[2], features.shape[3])
         return cells_of(valid_size, size, pixel_size, self.config.d_model, self.backbone.stride)
+
+    def project(self, c5: Tensor) -> Tensor:
+        """C5 to what the encoder reads, float [B, d, h, w]; through the bottleneck where there is one behind the projection."""
+        features: Tensor = self.input_proj(c5)
+        return features if self.bottleneck is None else self.bottleneck(features)
 
     def encode(self, features: Tensor, cells: Cells) -> Tensor:
         """Projected features float [B, d, h, w] to the encoder's memory of the same shape."""

@@ -3,28 +3,36 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
-import shutil
-import tempfile
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
-from ..pipeline.errors import BundleError, ConfigError
+from ..pipeline.errors import ConfigError
 from ..pipeline.packet import Array
-from ..stages.bundle import MANIFEST, Bundle, GraphStage, PostProcess, PreProcess, TorchModel, sha256_of
-from .counts import max_cells, num_macs, num_parameters
-from .cut import Segment, split
-from .detr import Detr
+from ..stages.bundle import Bundle, GraphStage, PreProcess, TorchModel, sha256_of
+from .bundle_folder import new_bundle_folder, save_golden
+from .census import Census, census
+from .counts import num_parameters
+from .detector import (
+    Config,
+    build_detector,
+    config_of_detector,
+    for_inference,
+    max_wire_cells,
+    postprocess_of,
+    preprocess_of,
+    random_detector,
+    split_detector,
+)
 from .golden import GoldenFrame, golden_frames
-from .names import class_names, config_of
+from .names import cuts_for, default_classes, model_config
 from .onnx_graph import check_graph, graph_inputs, graph_outputs, write_graph
-from .random_init import random_detr
+from .segment import Segment
 from .weights import load_weights, save_weights
 
 Progress = Callable[[int, int, str], None]
@@ -42,8 +50,8 @@ class ExportOptions:
 
     size: tuple[int, int] | None = None
     """Height and width of the network's input, pixels; None for graphs that take any."""
-    cuts: Sequence[str] = ("projection",)
-    """Any of `cut.CUTS`, in order; none for a single graph."""
+    cuts: Sequence[str] | None = None
+    """In order; none for a single graph; None for the one that suits the detector (`names.cuts_for`)."""
     opset: int = 17
     classes: Sequence[str] | None = None
     """Name by label; None for those that the weights come with, else COCO's or numbers."""
@@ -73,7 +81,9 @@ def export_bundle(
     *,
     weights: str | None = None,
     size: tuple[int, int] | None = None,
-    cuts: Sequence[str] = ("projection",),
+    cuts: Sequence[str] | None = None,
+    bottleneck: int = 0,
+    split: str = "",
     opset: int = 17,
     seed: int = 0,
     overrides: Mapping[str, int] | None = None,
@@ -87,24 +97,27 @@ def export_bundle(
 ) -> Bundle:
     """Export a named detector with `weights` (a file, a folder, "hub", or None for random ones by `seed`) into the folder `out`.
 
-    The other arguments are those of `ExportOptions`. Raises ConfigError for an unknown name, override or cut, WeightsError
-    for weights that do not fit, BundleError where `out` cannot be written or is no bundle, ExportError when a graph
-    disagrees with torch.
+    `bottleneck` and `split` are those of `names.model_config`; the other arguments are those of `ExportOptions`. Raises
+    ConfigError for an unknown name, override, split or cut, WeightsError for weights that do not fit, BundleError where `out`
+    cannot be written or is no bundle, ExportError when a graph disagrees with torch.
     """
-    config = config_of(detector, overrides)
+    config = model_config(detector, overrides, bottleneck=bottleneck, split=split)
+    if cuts is None:
+        cuts = cuts_for(config, split)
     options = ExportOptions(
         size, cuts, opset, classes, score_threshold, include_torch, num_golden, short_side, max_long_side
     )
+    name = f"{detector}-bottleneck-{bottleneck}" if bottleneck else detector
     if weights is None:
-        return write_bundle(random_detr(config, seed), detector, out, options, progress=progress)
-    detr = Detr(config)
-    loaded = load_weights(detr, weights, detector)
+        return write_bundle(random_detector(config, seed), name, out, options, progress=progress)
+    model = build_detector(config)
+    loaded = load_weights(model, weights, detector)
     options = dataclasses.replace(options, classes=options.classes or loaded.classes)
-    return write_bundle(detr, detector, out, options, trained=loaded.source, progress=progress)
+    return write_bundle(model, name, out, options, trained=loaded.source, progress=progress)
 
 
 def write_bundle(
-    detr: Detr,
+    model: nn.Module,
     detector: str,
     out: str | os.PathLike[str],
     options: ExportOptions,
@@ -112,56 +125,42 @@ def write_bundle(
     trained: str = "",
     progress: Progress | None = None,
 ) -> Bundle:
-    """Export `detr` with its present weights into the folder `out`, which appears, or is replaced, as a whole at the end.
+    """Export `model` (a `Detr` or an `Rcnn`) with its present weights into the folder `out`, which appears, or is replaced, as
+    a whole at the end.
 
     `detector` is the bundle's name for it; `trained` says in one line where the weights come from, empty for random ones.
     Raises as `export_bundle` does.
     """
-    target = Path(out).resolve()
-    if target.exists() and not (target / MANIFEST).is_file() and not (target.is_dir() and not any(target.iterdir())):
-        raise BundleError(f"{target} is there already and is no bundle; give another folder, or remove it")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise BundleError(f"no bundle can be written to {target} ({error.strerror}); give another folder") from error
-    try:
-        bundle = _write(_for_inference(detr), detector, partial, options, trained, progress or _silent)
-        _publish(partial, target)
-    except OSError as error:
-        raise BundleError(
-            f"the bundle cannot be written to {target} ({error.strerror}); make room or give another folder"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    return bundle
+    with new_bundle_folder(out) as folder:
+        return _write(for_inference(model), detector, folder, options, trained, progress or _silent)
 
 
-def _write(detr: Detr, detector: str, folder: Path, options: ExportOptions, trained: str, progress: Progress) -> Bundle:
-    config = detr.config
-    segments = split(detr, options.cuts, options.size)
-    classes = tuple(options.classes) if options.classes else class_names(config.num_classes)
+def _write(
+    model: nn.Module, detector: str, folder: Path, options: ExportOptions, trained: str, progress: Progress
+) -> Bundle:
+    config = config_of_detector(model)
+    preprocess = preprocess_of(config, options.size, options.short_side, options.max_long_side)
+    segments = split_detector(model, cuts_for(config) if options.cuts is None else options.cuts, preprocess)
+    classes = tuple(options.classes) if options.classes else default_classes(config)
     if len(classes) != config.num_classes:
         raise ConfigError(f"{len(classes)} class names were given for {config.num_classes} classes; give one for each")
-    preprocess = PreProcess(size=options.size, short_side=options.short_side, max_long_side=options.max_long_side)
     steps = 2 * len(segments) + 1
     progress(0, steps, "golden frames")
     frames = golden_frames(preprocess, options.num_golden, seed=0)
     golden = [_run(segments, frame) for frame in frames]
-    _save_golden(folder / _GOLDEN, golden)
-    macs = num_macs(config, options.size or _DYNAMIC_MACS_SIZE)
-    macs["decoder"] += macs.pop("heads")
+    save_golden(folder / _GOLDEN, golden)
+    counted = census(config, options.size or _DYNAMIC_MACS_SIZE)
     stages = []
     for index, segment in enumerate(segments):
         path = folder / f"{segment.name}.onnx"
         first = golden[0]
         example = (torch.from_numpy(first[segment.input_name]), torch.from_numpy(first["valid_size"]))
         progress(2 * index + 1, steps, f"{segment.name}: trace")
-        write_graph(segment, example, path, options.opset)
+        outputs = graph_outputs(segment, example)
+        write_graph(segment, example, outputs, path, options.opset)
         progress(2 * index + 2, steps, f"{segment.name}: compare with torch")
         for arrays in golden:
             check_graph(path, segment, arrays)
-        outputs = graph_outputs(segment, example)
         stages.append(
             GraphStage(
                 name=segment.name,
@@ -170,14 +169,14 @@ def _write(detr: Detr, detector: str, folder: Path, options: ExportOptions, trai
                 inputs=graph_inputs(segment, example),
                 outputs=outputs,
                 wire_tensors=(segment.wire_name,) if segment.wire_name else (),
-                max_wire_bytes=_max_wire_bytes(detr, segment, outputs[0].shape, preprocess),
-                num_parameters=num_parameters(detr, segment.prefixes).total,
-                num_macs=sum(macs[part] for part in segment.parts),
+                max_wire_bytes=_max_wire_bytes(config, segment, outputs[0].shape, preprocess),
+                num_parameters=num_parameters(model, segment.prefixes).total,
+                num_macs=_macs_between(counted, segments[index - 1].cut if index else None, segment.cut),
             )
         )
     torch_model = None
     if options.include_torch:
-        save_weights(detr, folder / _WEIGHTS)
+        save_weights(model, folder / _WEIGHTS)
         torch_model = TorchModel(
             weights=_WEIGHTS, sha256=sha256_of(folder / _WEIGHTS), arguments=dataclasses.asdict(config)
         )
@@ -185,7 +184,7 @@ def _write(detr: Detr, detector: str, folder: Path, options: ExportOptions, trai
         detector=detector,
         classes=classes,
         preprocess=preprocess,
-        postprocess=PostProcess(score_threshold=options.score_threshold),
+        postprocess=postprocess_of(config, options.score_threshold),
         stages=tuple(stages),
         golden=_GOLDEN,
         golden_sha256=sha256_of(folder / _GOLDEN),
@@ -210,51 +209,18 @@ def _run(segments: Sequence[Segment], frame: GoldenFrame) -> dict[str, Array]:
     return arrays
 
 
-def _save_golden(path: Path, golden: Sequence[Mapping[str, Array]]) -> None:
-    """An .npz without times in it: the same detector exported twice is the same bundle."""
-    with zipfile.ZipFile(path, "w") as archive:
-        for index, arrays in enumerate(golden):
-            for name, array in arrays.items():
-                content = io.BytesIO()
-                np.lib.format.write_array(content, array, allow_pickle=False)
-                archive.writestr(zipfile.ZipInfo(f"{index}/{name}.npy"), content.getvalue())
-
-
-def _max_wire_bytes(detr: Detr, segment: Segment, shape: tuple[int | str, ...], preprocess: PreProcess) -> int:
+def _max_wire_bytes(config: Config, segment: Segment, shape: tuple[int | str, ...], preprocess: PreProcess) -> int:
     """Largest float32 size of the tensor on the wire, [1, C, h, w]; 0 for the last segment."""
-    if segment.wire_name is None:
+    if segment.cut is None:
         return 0
-    num_channels = int(shape[1])
-    if preprocess.size is not None:
-        return 4 * num_channels * int(shape[2]) * int(shape[3])
-    return 4 * num_channels * max_cells(preprocess.short_side, preprocess.max_long_side, detr.backbone.stride)
+    return 4 * int(shape[1]) * max_wire_cells(config, segment.cut, preprocess)
 
 
-def _for_inference(detr: Detr) -> Detr:
-    """The same weights, on the CPU in float32, with frozen normalisation; `detr` itself stays as it is."""
-    with torch.device("meta"):
-        fresh = Detr(dataclasses.replace(detr.config, norm="frozen"))
-    state = {
-        name: value.detach().float().cpu()
-        for name, value in detr.state_dict().items()
-        if not name.endswith(".num_batches_tracked")
-    }
-    fresh.load_state_dict(state, assign=True)
-    return fresh.eval()
-
-
-def _publish(partial: Path, target: Path) -> None:
-    """Rename the finished folder, and what it replaces out of the way; all of it readable by everybody."""
-    for file in partial.iterdir():
-        file.chmod(0o644)
-    partial.chmod(0o755)
-    if target.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        os.rename(target, old)
-        os.rename(partial, target)
-        shutil.rmtree(old)
-    else:
-        os.rename(partial, target)
+def _macs_between(counted: Census, begin: str | None, end: str | None) -> int:
+    """From behind the cut `begin` up to the cut `end`; None for the detector's own beginning and end."""
+    last = counted.rows[-1] if end is None else counted.row_of(end)
+    before = 0 if begin is None else counted.up_to(counted.row_of(begin))[1]
+    return counted.up_to(last)[1] - before
 
 
 def _silent(done: int, total: int, text: str) -> None:

@@ -8,14 +8,15 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ..pipeline.packet import Array
 from ..stages.bundle import PreProcess
 
 
 class GoldenFrame(NamedTuple):
     """One input of the detector."""
 
-    pixels: npt.NDArray[np.uint8]
-    """[1, H, W, 3] RGB; zero outside the valid size."""
+    pixels: Array
+    """[1, H, W, 3] RGB, uint8 or, for an R-CNN, float32; zero outside the valid size."""
     valid_size: npt.NDArray[np.int64]
     """[2] height and width of the part that shows the picture."""
 
@@ -36,7 +37,7 @@ def golden_frames(preprocess: PreProcess, num_frames: int, seed: int) -> list[Go
             short = min(preprocess.short_side, preprocess.max_long_side)
             valid = ((short * 3 // 5, short * 4 // 5), (short * 13 // 20, short * 2 // 5))[index % 2]
             height, width = valid
-        pixels = np.zeros((1, height, width, 3), np.uint8)
+        pixels = np.zeros((1, *preprocess.padded((height, width)), 3), preprocess.pixel_dtype)
         pixels[0, : valid[0], : valid[1]] = picture(valid, rng)
         frames.append(GoldenFrame(pixels, np.array(valid, np.int64)))
     return frames

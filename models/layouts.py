@@ -1,4 +1,4 @@
-"""Foreign names of DETR's parameters to ours.
+"""Foreign names of a detector's parameters to ours.
 
 The original checkpoints differ in the backbone's prefix only. Hugging Face splits the joint projections of attention and
 renames everything; its backbone is named as in timm (= torchvision, our own names) or as in its own ResNet, and its newer
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -29,6 +30,12 @@ _RULES: tuple[tuple[str, str], ...] = (
     (r"(transformer\.encoder\..*)\.final_layer_norm\.", r"\1.norm2."),
     (r"(transformer\.decoder\..*)\.final_layer_norm\.", r"\1.norm3."),
 )
+_RCNN_RULES: tuple[tuple[str, str], ...] = (
+    (r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1"),
+    (r"^backbone\.fpn\.(inner|layer)_blocks\.(\d)\.(weight|bias)$", r"backbone.fpn.\1_blocks.\2.0.\3"),
+)
+"""Names of torchvision before 0.14, as its published files have them, to those of today."""
+_PUBLISHED = re.compile(r"^(faster|mask|keypoint)rcnn_resnet50_fpn_coco-[0-9a-f]{8}\.pth$")
 _BACKBONE = re.compile(r"^model\.backbone\.(?:conv_encoder\.)?model\.(?:_backbone\.)?")
 
 
@@ -38,6 +45,24 @@ def to_own_layout(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         state = _join_projections({_from_hugging_face(name): value for name, value in state.items()})
     own = {re.sub(r"^backbone\.0\.body\.", "backbone.", name): value for name, value in state.items()}
     return {name: value for name, value in own.items() if not name.endswith(".num_batches_tracked")}
+
+
+def to_own_rcnn_layout(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state of a torchvision R-CNN of any release under the names of `Rcnn`, which are those of the present one."""
+    own = {}
+    for name, value in state.items():
+        for pattern, replacement in _RCNN_RULES:
+            name = re.sub(pattern, replacement, name)
+        if match := re.match(r"^roi_heads\.mask_head\.mask_fcn(\d)\.(weight|bias)$", name):
+            name = f"roi_heads.mask_head.{int(match[1]) - 1}.0.{match[2]}"
+        own[name] = value
+    return {name: value for name, value in own.items() if not name.endswith(".num_batches_tracked")}
+
+
+def is_published(file: Path) -> bool:
+    """Whether a checkpoint is one of those that torchvision publishes, which were trained without an epsilon in their
+    normalisation."""
+    return _PUBLISHED.match(file.name) is not None
 
 
 def _from_hugging_face(name: str) -> str:

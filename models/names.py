@@ -8,7 +8,9 @@ from typing import Any
 
 from ..pipeline.errors import ConfigError
 from .coco_classes import COCO_CLASSES
-from .detr import DetrConfig
+from .detr import BottleneckAt, DetrConfig
+from .rcnn_config import RcnnConfig, RcnnKind
+from .resnet import DEPTHS
 
 DETECTORS = {
     "detr-resnet-18": DetrConfig(depth=18),
@@ -18,6 +20,18 @@ DETECTORS = {
     "detr-resnet-50-dc5": DetrConfig(depth=50, dilation=True),
     "detr-resnet-101-dc5": DetrConfig(depth=101, dilation=True),
 }
+_PEOPLE = ("background", "person")
+_KINDS: tuple[RcnnKind, ...] = ("faster", "mask", "keypoint")
+RCNNS = {
+    f"{kind}-rcnn-resnet{depth}": RcnnConfig(
+        kind, depth, num_classes=len(_PEOPLE) if kind == "keypoint" else len(COCO_CLASSES)
+    )
+    for kind in _KINDS
+    for depth in DEPTHS
+}
+SPLITS = ("input", "l0", "bottleneck", "c5", "projection", "memory")
+"""Every place where some detector may be split; `input` is before the whole of it."""
+RCNN_OVERRIDES = ("num_classes", "num_keypoints", "width", "fpn", "box_head", "anchor", "short_side", "max_long_side")
 OVERRIDES = ("num_classes", "num_queries", "encoder_layers", "decoder_layers", "d_model", "heads", "ffn", "width")
 """What of a named detector may be chosen otherwise."""
 
@@ -31,6 +45,54 @@ def config_of(detector: str, overrides: Mapping[str, int] | None = None) -> Detr
     if unknown:
         raise ConfigError(f"{unknown[0]!r} cannot be chosen for {detector}; only {', '.join(OVERRIDES)} can")
     return dataclasses.replace(DETECTORS[detector], **chosen)
+
+
+def model_config(
+    detector: str, overrides: Mapping[str, int] | None = None, *, bottleneck: int = 0, split: str = ""
+) -> DetrConfig | RcnnConfig:
+    """The configuration of any named detector, with a bottleneck of so many channels (0: none).
+
+    It lies in layer1, or behind a DETR's projection where the split is "projection". Raises ConfigError for an unknown name,
+    override or split, or a split that this detector cannot have.
+    """
+    if split and split not in SPLITS:
+        raise ConfigError(f"there is no split {split!r}; choose among {', '.join(SPLITS)}")
+    if bottleneck < 0:
+        raise ConfigError(f"a bottleneck of {bottleneck} channels cannot be; give 0 for none, or such as 3")
+    if split == "bottleneck" and not bottleneck:
+        raise ConfigError("a split at the bottleneck needs its channels; give --bottleneck, such as 3")
+    if detector in RCNNS:
+        if split in ("c5", "projection", "memory"):
+            raise ConfigError(
+                f"{detector} branches behind layer1, so it has no split {split!r}; choose l0 or bottleneck"
+            )
+        chosen: dict[str, Any] = dict(overrides or {})
+        unknown = [name for name in chosen if name not in RCNN_OVERRIDES]
+        if unknown:
+            raise ConfigError(f"{unknown[0]!r} cannot be chosen for {detector}; only {', '.join(RCNN_OVERRIDES)} can")
+        return dataclasses.replace(RCNNS[detector], bottleneck=bottleneck, **chosen)
+    if detector not in DETECTORS:
+        raise ConfigError(f"there is no detector {detector!r}; choose among {', '.join((*DETECTORS, *RCNNS))}")
+    place: BottleneckAt = "projection" if split == "projection" else "layer1"
+    return dataclasses.replace(config_of(detector, overrides), bottleneck=bottleneck, bottleneck_at=place)
+
+
+def cuts_for(config: DetrConfig | RcnnConfig, split: str = "") -> tuple[str, ...]:
+    """What `split` cuts in such a detector: none for "input", one otherwise; the default is the bottleneck where there is one,
+    else DETR's projection, an R-CNN's l0."""
+    if split == "input":
+        return ()
+    at_projection = isinstance(config, DetrConfig) and config.bottleneck_at == "projection"
+    if config.bottleneck and (not split or (split == "projection" and at_projection)):
+        return ("bottleneck",)
+    return (split or ("projection" if isinstance(config, DetrConfig) else "l0"),)
+
+
+def default_classes(config: DetrConfig | RcnnConfig) -> tuple[str, ...]:
+    """The names of a detector's classes where nobody gives any: those of `class_names`, or people only for keypoints."""
+    if isinstance(config, RcnnConfig) and config.kind == "keypoint" and config.num_classes == len(_PEOPLE):
+        return _PEOPLE
+    return class_names(config.num_classes)
 
 
 def class_names(num_classes: int) -> tuple[str, ...]:

@@ -9,11 +9,12 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from .attention import Attention
 from .detr import Detr, DetrConfig
 from .golden import picture
-from .resnet import FrozenBatchNorm2d
+from .resnet import FrozenBatchNorm2d, ResNet
 
 _BRANCH_GAIN = 0.1
 """Share of each residual branch: whole ones blow rounding errors up two hundredfold in a hundred layers."""
@@ -37,19 +38,18 @@ def random_detr(config: DetrConfig, seed: int) -> Detr:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         detr = Detr(config).eval()
-        hooks = []
-        for name, module in detr.backbone.named_modules():
-            if isinstance(module, FrozenBatchNorm2d):
-                ends_branch = name.endswith(detr.backbone.last_norm)
-                module.weight.uniform_(0.5, 1.5).mul_(_BRANCH_GAIN if ends_branch else 1.0)
-                module.bias.normal_(0, 0.2)
-                hooks.append(module.register_forward_pre_hook(_adopt_statistics))
+        hooks = [
+            module.register_forward_pre_hook(adopt_statistics)
+            for module in detr.modules()
+            if isinstance(module, nn.BatchNorm2d)
+        ]
+        hooks += randomise_norms(detr.backbone)
         for module in detr.transformer.decoder.modules():
             if isinstance(module, Attention):
                 module.in_proj_weight[: 2 * config.d_model].mul_(_SHARPNESS)
         c5 = detr.backbone(detr.normalise(pixels, valid_size))
         detr.input_proj.weight.div_(detr.input_proj(c5).std())
-        features = detr.input_proj(c5)
+        features = detr.project(c5)
         cells = detr.cells(features, valid_size, _PICTURE_SIZE)
         state = detr.decode(detr.encode(features, cells), cells)[-1]
         box_head = detr.bbox_embed.layers[-1]
@@ -61,8 +61,22 @@ def random_detr(config: DetrConfig, seed: int) -> Detr:
     return detr
 
 
-def _adopt_statistics(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    assert isinstance(module, FrozenBatchNorm2d)
+def randomise_norms(backbone: ResNet) -> list[RemovableHandle]:
+    """Random scales and shifts; the statistics follow from the next forward, after which the hooks are to be removed."""
+    hooks = []
+    for name, module in backbone.named_modules():
+        if isinstance(module, FrozenBatchNorm2d):
+            module.weight.uniform_(0.5, 1.5).mul_(_BRANCH_GAIN if name.endswith(backbone.last_norm) else 1.0)
+            module.bias.normal_(0, 0.2)
+            hooks.append(module.register_forward_pre_hook(adopt_statistics))
+    return hooks
+
+
+def adopt_statistics(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """A hook before a normalisation's forward: its statistics become those of its input, [B, C, H, W]."""
+    assert isinstance(module, FrozenBatchNorm2d | nn.BatchNorm2d)
+    assert module.running_mean is not None
+    assert module.running_var is not None
     (x,) = inputs
     module.running_mean.copy_(x.mean((0, 2, 3)))
     module.running_var.copy_(x.var((0, 2, 3), correction=0))

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..pipeline.errors import ConfigError
+from .bottleneck import StudentLayer1
 
 Norm = Literal["frozen", "batch"]
 
@@ -21,7 +22,10 @@ DEPTHS = tuple(_NUM_BLOCKS)
 
 
 class FrozenBatchNorm2d(nn.Module):
-    """Batch normalisation with fixed statistics and fixed scale and shift: four buffers, no parameters, eps 1e-5."""
+    """Batch normalisation with fixed statistics and fixed scale and shift: four buffers, no parameters.
+
+    `eps` is 1e-5, but 0 for some published weights.
+    """
 
     weight: Tensor
     bias: Tensor
@@ -30,6 +34,7 @@ class FrozenBatchNorm2d(nn.Module):
 
     def __init__(self, num_channels: int) -> None:
         super().__init__()
+        self.eps = 1e-5
         self.register_buffer("weight", torch.ones(num_channels))
         self.register_buffer("bias", torch.zeros(num_channels))
         self.register_buffer("running_mean", torch.zeros(num_channels))
@@ -37,7 +42,9 @@ class FrozenBatchNorm2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] to the same shape."""
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=1e-5)
+        return F.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+        )
 
 
 def _norm(kind: Norm, num_channels: int) -> nn.Module:
@@ -101,10 +108,13 @@ class ResNet(nn.Module):
     `depth` is 18, 34, 50 or 101. `width` is the number of channels of the stem, 64 in the paper; everything behind it scales
     with it. `dilation` trades layer4's stride for dilation (DC5 of Carion et al. 2020, there for 50 and 101 only). `norm` is
     "frozen" for inference and for training on top of published weights, "batch" for training from scratch; both have the
-    same keys but for `num_batches_tracked`. Raises ConfigError on anything else.
+    same keys but for `num_batches_tracked`. With `bottleneck` layer1 is a `StudentLayer1` of so many channels. Raises
+    ConfigError on anything else.
     """
 
-    def __init__(self, depth: int, *, width: int = 64, dilation: bool = False, norm: Norm = "frozen") -> None:
+    def __init__(
+        self, depth: int, *, width: int = 64, dilation: bool = False, norm: Norm = "frozen", bottleneck: int = 0
+    ) -> None:
         super().__init__()
         if depth not in _NUM_BLOCKS:
             raise ConfigError(f"there is no ResNet-{depth} here; choose a depth of {', '.join(map(str, DEPTHS))}")
@@ -119,7 +129,7 @@ class ResNet(nn.Module):
         """Input pixels per cell of C5, each way."""
         self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
         self.bn1 = _norm(norm, width)
-        layers = []
+        layers: list[nn.Module] = []
         num_in = width
         for index, num_blocks in enumerate(_NUM_BLOCKS[depth]):
             dilated = dilation and index == 3
@@ -131,6 +141,8 @@ class ResNet(nn.Module):
                 blocks.append(block(num_in, width * 2**index, stride if number == 0 else 1, spacing, norm))
                 num_in = self.num_channels[index]
             layers.append(nn.Sequential(*blocks))
+        if bottleneck:
+            layers[0] = StudentLayer1(bottleneck, self.num_channels[0], width=width)
         self.layer1, self.layer2, self.layer3, self.layer4 = layers
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -142,8 +154,14 @@ class ResNet(nn.Module):
 
     def stages(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What layer1 to layer4 give, at strides 4, 8, 16 and 32 (16 with dilation)."""
-        c1 = F.relu(self.bn1(self.conv1(images)))
-        c2 = self.layer1(F.max_pool2d(c1, 3, 2, padding=1))
+        return self.stages_after(self.layer1(self.stem(images)))
+
+    def stem(self, images: Tensor) -> Tensor:
+        """L0: normalised images float [B, 3, H, W] to [B, width, ceil(H / 4), ceil(W / 4)]."""
+        return F.max_pool2d(F.relu(self.bn1(self.conv1(images))), 3, 2, padding=1)
+
+    def stages_after(self, c2: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """layer1's output, and what layer2 to layer4 make of it."""
         c3 = self.layer2(c2)
         c4 = self.layer3(c3)
         return c2, c3, c4, self.layer4(c4)

@@ -46,13 +46,21 @@ class DecoderLayer(nn.Module):
         self.norm3 = nn.LayerNorm(d_model)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, queries: Tensor, memory: Tensor, mask: Tensor, keys: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, queries: Tensor, memory: Tensor, mask: Tensor, keys: Tensor, num_groups: int = 1
+    ) -> Tensor:
         """`x`, `queries` [B, Q, d]; `memory`, `keys` (memory plus positions) [B, hw, d]; `mask` [B, 1, 1, hw].
 
-        Gives [B, Q, d].
+        With `num_groups` above 1 the queries are that many sets in a row, and see those of their own set only. Gives
+        [B, Q, d].
         """
-        at = x + queries
-        x = self.norm1(x + self.dropout(self.self_attn(at, at, x)))
+        if num_groups == 1:
+            at = x + queries
+            among = self.self_attn(at, at, x)
+        else:
+            at = (x + queries).reshape(len(x) * num_groups, -1, x.shape[2])
+            among = self.self_attn(at, at, x.reshape(at.shape)).reshape(x.shape)
+        x = self.norm1(x + self.dropout(among))
         x = self.norm2(x + self.dropout(self.multihead_attn(x + queries, keys, memory, mask)))
         return self.norm3(x + self.dropout(self.linear2(self.dropout(F.relu(self.linear1(x))))))  # type: ignore[no-any-return]
 
@@ -79,8 +87,11 @@ class Decoder(nn.Module):
         self.layers = nn.ModuleList(DecoderLayer(d_model, heads, ffn, dropout) for _ in range(num_layers))
         self.norm = nn.LayerNorm(d_model)
 
-    def forward(self, queries: Tensor, memory: Tensor, mask: Tensor, positions: Tensor) -> list[Tensor]:
-        """`queries` [B, Q, d], `memory` and `positions` [B, hw, d], `mask` [B, 1, 1, hw].
+    def forward(
+        self, queries: Tensor, memory: Tensor, mask: Tensor, positions: Tensor, num_groups: int = 1
+    ) -> list[Tensor]:
+        """`queries` [B, Q, d], in `num_groups` sets that do not see each other; `memory` and `positions` [B, hw, d],
+        `mask` [B, 1, 1, hw].
 
         Gives every layer's normalised output, [B, Q, d] each; the last one is the decoder's.
         """
@@ -88,7 +99,7 @@ class Decoder(nn.Module):
         x = torch.zeros_like(queries)
         outputs = []
         for layer in self.layers:
-            x = layer(x, queries, memory, mask, keys)
+            x = layer(x, queries, memory, mask, keys, num_groups)
             outputs.append(self.norm(x))
         return outputs
 

@@ -1,9 +1,10 @@
-"""Weights from a file, a folder or the hub, in any of the layouts that DETR's are published in.
+"""Weights from a file, a folder or the hub, in any of the layouts that detectors are published in.
 
 * the original checkpoints (`detr-r50-e632da11.pth`): a dictionary whose "model" is the state, backbone `backbone.0.body.*`;
 * Hugging Face's: `model.safetensors`, alone or in a folder with `config.json`, or fetched from the hub (`facebook/NAME`);
   the backbone named as in timm or as in their own ResNet;
-* our own: a safetensors file of `Detr.state_dict()`.
+* torchvision's R-CNNs (`fasterrcnn_resnet50_fpn_coco-258fb6c6.pth`), with the names of its older and newer releases;
+* our own: a safetensors file of the detector's `state_dict()`.
 
 Nothing is unpickled: `.pth` goes through torch's restricted loader, other pickle files are refused.
 """
@@ -17,16 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..pipeline.errors import UsageError
 from .detr import Detr
-from .layouts import to_own_layout
+from .layouts import is_published, to_own_layout, to_own_rcnn_layout
 from .names import DETECTORS
-
-
-class WeightsError(UsageError):
-    """Weights that cannot be found or read, or that are another detector's."""
+from .weights_error import WeightsError
 
 
 @dataclass(frozen=True)
@@ -39,30 +36,38 @@ class Weights:
     """Class names by label where the source has them."""
 
 
-def load_weights(detr: Detr, weights: str, detector: str) -> Weights:
-    """Read `weights` (a file, a folder, or "hub") and put them into `detr`, in place.
+def load_weights(model: nn.Module, weights: str, detector: str) -> Weights:
+    """Read `weights` (a file, a folder, or "hub") and put them into `model`, a `Detr` or an `Rcnn`, in place.
 
     Raises WeightsError: not found, unreadable, hub out of reach, keys missing or left over, shapes that differ.
     """
     if weights == "hub":
-        file, source = _from_hub(detector), f"facebook/{detector} from the hub"
+        file, source = _from_hub(model, detector)
     else:
         file = Path(weights).expanduser()
         source = file.name
     found = _in_folder(file) if file.is_dir() else file
-    state = to_own_layout(_read(found))
-    _check(detr, state, found)
-    detr.load_state_dict(state, strict=False)
-    return Weights(source, _classes(found.with_name("config.json"), detr.config.num_classes))
+    to_own = to_own_layout if isinstance(model, Detr) else to_own_rcnn_layout
+    state = to_own(read_state(found))
+    _check(model, state, found)
+    model.load_state_dict(state, strict=False)
+    if isinstance(model, Detr):
+        return Weights(source, _classes(found.with_name("config.json"), model.config.num_classes))
+    from .rcnn import Rcnn
+
+    assert isinstance(model, Rcnn)
+    if is_published(found):
+        model.set_norm_eps(0.0)
+    return Weights(source, None)
 
 
-def save_weights(detr: Detr, file: Path) -> None:
-    """Write the state of `detr` as safetensors, in our own layout."""
+def save_weights(model: nn.Module, file: Path) -> None:
+    """Write the state of `model` as safetensors, in our own layout."""
     try:
         from safetensors.torch import save_file
     except ImportError as error:
         raise WeightsError("safetensors is not installed; pip install 'splitrail[torch]'") from error
-    save_file({name: value.contiguous() for name, value in detr.state_dict().items()}, file)
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, file)
 
 
 def _in_folder(folder: Path) -> Path:
@@ -74,7 +79,8 @@ def _in_folder(folder: Path) -> Path:
     return file
 
 
-def _read(file: Path) -> dict[str, Tensor]:
+def read_state(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file or a plain checkpoint by name. Raises WeightsError."""
     if not file.is_file():
         raise WeightsError(f"there are no weights at {file}; give --weights a file, a folder or 'hub'")
     if file.suffix == ".safetensors":
@@ -102,8 +108,8 @@ def _read(file: Path) -> dict[str, Tensor]:
     return state
 
 
-def _check(detr: Detr, state: Mapping[str, Tensor], file: Path) -> None:
-    own = detr.state_dict()
+def _check(model: nn.Module, state: Mapping[str, Tensor], file: Path) -> None:
+    own = model.state_dict()
     expected = {name: tuple(own[name].shape) for name in own if not name.endswith(".num_batches_tracked")}
     for what, keys in (
         ("lacks", [name for name in expected if name not in state]),
@@ -124,6 +130,8 @@ def _check(detr: Detr, state: Mapping[str, Tensor], file: Path) -> None:
 
 
 def _remedy(name: str, shape: tuple[int, ...]) -> str:
+    if name.startswith("roi_heads.box_predictor.cls_score"):
+        return f"the weights have num_classes = {shape[0]}, the background included"
     if name.startswith("class_embed"):
         return f"the weights have num_classes = {shape[0] - 1}"
     if name.startswith("query_embed"):
@@ -131,7 +139,12 @@ def _remedy(name: str, shape: tuple[int, ...]) -> str:
     return "name the detector that the weights are of"
 
 
-def _from_hub(detector: str) -> Path:
+def _from_hub(model: nn.Module, detector: str) -> tuple[Path, str]:
+    """The file, and where it comes from, one line."""
+    if not isinstance(model, Detr):
+        from .rcnn_weights import published_weights
+
+        return published_weights(detector), f"{detector} from torchvision"
     if detector not in DETECTORS or DETECTORS[detector].depth < 50:
         raise WeightsError(f"the hub has no weights of {detector}; give --weights FILE")
     try:
@@ -143,7 +156,8 @@ def _from_hub(detector: str) -> Path:
     huggingface_hub.logging.set_verbosity(logging.ERROR)
     try:
         huggingface_hub.hf_hub_download(repository, "config.json")
-        return Path(huggingface_hub.hf_hub_download(repository, "model.safetensors"))
+        file = Path(huggingface_hub.hf_hub_download(repository, "model.safetensors"))
+        return file, f"{repository} from the hub"
     except (OSError, ValueError, RuntimeError) as error:
         raise WeightsError(
             f"{repository} cannot be fetched from the hub; download its model.safetensors by hand and give --weights FILE"

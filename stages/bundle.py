@@ -2,16 +2,21 @@
 
 Conventions that every graph keeps:
 
-* The first graph reads `pixels` uint8 [1, H, W, 3] RGB 0..255 (normalisation is part of the graph) and, like every later
-  one, `valid_size` int64 [2]: height and width of the part of `pixels` that shows the image; the rest is padding. Masks
-  and positions are derived from it inside the graphs, so they never travel.
+* The first graph reads `pixels` uint8 (float32 for an R-CNN) [1, H, W, 3] RGB 0..255 (normalisation is part of the graph)
+  and, like every later one, `valid_size` int64 [2]: height and width of the part of `pixels` that shows the image; the rest
+  is padding. Masks and positions are derived from it inside the graphs, so they never travel.
 * A tensor T between two graphs is float32 `T`. The graph that makes it also offers T_fp16 float16, and T_uint8 uint8 with
   T_scale float32 [1] and T_zero_point uint8 [1] (`codec.py` has the arithmetic), so weights are stored once and a run asks
   for the outputs its wire type needs (`WIRE_SUFFIXES`). The graph that reads it takes float32 `T`.
 * The last graph of a DETR ends in `pred_logits` float32 [1, queries, classes + 1], no-object last, and `pred_boxes`
-  float32 [1, queries, 4], cxcywh in [0, 1] relative to the valid part.
+  float32 [1, queries, 4], cxcywh in [0, 1] relative to the valid part. That of an R-CNN ends in `det_boxes` float32 [N, 4]
+  xyxy in pixels of its input, `det_scores` float32 [N], `det_labels` int64 [N], best first, and where it makes them
+  `det_masks` float32 [N, 28, 28] in [0, 1] or `det_heatmaps` float32 [N, K, 56, 56], both over the box.
+* A neural filter (`NeuralFilter`) is a graph beside the chain: it reads one float32 wire tensor T of the head and gives
+  `objectness` float32 [1], the probability in [0, 1] that the frame has any object. A head with a filter is usually two
+  graphs, the stem and the rest (cut `l0`), so that the rest need not run for an empty frame; `num_head_stages` is then 2.
 * `golden.npz` holds, per golden frame i, `i/pixels`, `i/valid_size` and every fp32 wire tensor and final output as
-  `i/NAME`, computed by torch in fp32 at export.
+  `i/NAME`, `objectness` included, computed by torch in fp32 at export.
 """
 
 from __future__ import annotations
@@ -25,19 +30,36 @@ from typing import Literal
 import numpy as np
 import pydantic
 
-from ..pipeline.errors import BundleError
+from ..pipeline.errors import BundleError, ConfigError
 from ..pipeline.packet import Array
 
 SCHEMA_VERSION = 1
+_RCNN_STRIDE = 32
 MANIFEST = "bundle.json"
 WIRE_SUFFIXES: dict[str, tuple[str, ...]] = {
     "fp32": ("",),
     "fp16": ("_fp16",),
     "uint8": ("_uint8", "_scale", "_zero_point"),
 }
-"""Wire type -> suffixes of the tensors that carry it, in message order."""
+"""Wire type that a graph makes itself -> suffixes of the outputs that carry it, in message order."""
 
-WireType = Literal["fp32", "fp16", "uint8"]
+WireType = Literal[
+    "fp32",
+    "fp16",
+    "uint8",
+    "uint8-channel",
+    "uint8+zstd",
+    "uint8-channel+zstd",
+    "uint6",
+    "uint6-channel",
+    "uint6+zstd",
+    "uint6-channel+zstd",
+    "uint4",
+    "uint4-channel",
+    "uint4+zstd",
+    "uint4-channel+zstd",
+]
+"""What a tensor between two ranks may travel as (`wire.py`); what no graph makes, `codec.py` makes from what it does."""
 
 
 class _Model(pydantic.BaseModel):
@@ -75,6 +97,9 @@ class GraphStage(_Model):
 class PreProcess(_Model):
     """How a source image becomes `pixels`."""
 
+    kind: Literal["detr", "rcnn"] = "detr"
+    """detr: `pixels` are uint8. rcnn: resized bilinearly in float32 without rounding (what normalising first comes to), and
+    both sides are padded to multiples of 32."""
     size: tuple[int, int] | None = None
     """Height and width of a fixed-size graph (letterboxed: scaled to fit, top left, zero padding); None for dynamic."""
     short_side: int = 800
@@ -82,13 +107,34 @@ class PreProcess(_Model):
     max_long_side: int = 1333
     """... unless the long side would exceed this."""
 
+    @property
+    def pixel_size(self) -> tuple[int, int] | None:
+        """Height and width of `pixels`, padding included; None where they vary."""
+        return None if self.size is None else self.padded(self.size)
+
+    @property
+    def pixel_dtype(self) -> Literal["uint8", "float32"]:
+        """Of `pixels`."""
+        return "uint8" if self.kind == "detr" else "float32"
+
+    def padded(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width of `pixels` that hold an image scaled to `size`."""
+        multiple = 1 if self.kind == "detr" else _RCNN_STRIDE
+        return -(-size[0] // multiple) * multiple, -(-size[1] // multiple) * multiple
+
 
 class PostProcess(_Model):
     """How the last graph's outputs become detections."""
 
-    kind: Literal["detr"] = "detr"
+    kind: Literal["detr", "rcnn"] = "detr"
     score_threshold: float = 0.5
     """Detections below are not reported unless a run asks for them; range [0, 1]."""
+    max_detections: int = 0
+    """Most that one frame can have; 0: as many as `pred_logits` has rows."""
+    masks: bool = False
+    """Each detection has a mask."""
+    num_keypoints: int = 0
+    """Keypoints of each detection."""
 
 
 class TorchModel(_Model):
@@ -99,6 +145,36 @@ class TorchModel(_Model):
     sha256: str
     arguments: dict[str, str | int | float | bool | None]
     """Keyword arguments of the model's constructor in `models/`."""
+
+
+class NeuralFilter(_Model):
+    """A small graph that tells frames without any object, so that nothing more is computed or sent for them."""
+
+    graph: GraphStage
+    """It reads one float32 tensor and gives `objectness` float32 [1]: the probability that there is an object."""
+    after: str
+    """Name of the stage whose wire tensor it reads."""
+    threshold: float = pydantic.Field(ge=0, le=1)
+    """A frame is empty when its `objectness` is below."""
+    trained: str = ""
+    """Where its weights come from and how the threshold was chosen, one line; empty for random ones."""
+
+
+class MeasuredAccuracy(_Model):
+    """What the detector reached with one wire type. A precision that was not measured is None."""
+
+    wire: WireType
+    filter_threshold: float | None = None
+    """None: without the filter."""
+    data: str
+    """Images it was judged on, one line."""
+    num_images: int
+    bytes_per_frame: float
+    """Mean payload of the tensors between head and tail, bytes; of an empty frame 0."""
+    box_map: float | None = None
+    """mAP@50:95 of boxes, in [0, 1]; the same of masks and keypoints below."""
+    mask_map: float | None = None
+    keypoint_map: float | None = None
 
 
 class Bundle(_Model):
@@ -118,6 +194,29 @@ class Bundle(_Model):
     opset: int
     trained: str = ""
     """Where the weights come from, one line; empty for random ones."""
+    num_head_stages: int = pydantic.Field(default=1, ge=1)
+    """So many of the first stages are the head, the part before the split point; the others are the tail."""
+    filter: NeuralFilter | None = None
+    accuracy: tuple[MeasuredAccuracy, ...] = ()
+
+    @pydantic.model_validator(mode="after")
+    def _check_head(self) -> Bundle:
+        if self.num_head_stages > max(1, len(self.stages) - 1):
+            raise ValueError(f"{self.num_head_stages} of {len(self.stages)} stages are the head, which leaves no tail")
+        if self.filter is not None:
+            names = [stage.name for stage in self.stages]
+            if self.filter.after not in names[: self.num_head_stages] or self.filter.graph.name in names:
+                raise ValueError(
+                    f"the filter {self.filter.graph.name!r} comes after {self.filter.after!r}, which must be one of the "
+                    f"first {self.num_head_stages} of the stages {names}, and must have a name of its own"
+                )
+            offered = self.stages[names.index(self.filter.after)].wire_tensors
+            wanted = [tensor.name for tensor in self.filter.graph.inputs if tensor.name != "valid_size"]
+            if len(wanted) != 1 or wanted[0] not in offered:
+                raise ValueError(
+                    f"the filter reads {wanted} and {self.filter.after!r} gives {list(offered)}; it reads one of them"
+                )
+        return self
 
     @staticmethod
     def load(folder: str | os.PathLike[str], *, verify: bool = True) -> Bundle:
@@ -160,9 +259,29 @@ class Bundle(_Model):
         partial.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
         os.replace(partial, path)
 
+    def chain(self, *, is_filtered: bool = False) -> tuple[str, ...]:
+        """Names of the graphs in the order of a frame's way; with the filter, behind the stage it reads from.
+
+        Raises ConfigError: there is no filter.
+        """
+        names = [stage.name for stage in self.stages]
+        if is_filtered:
+            if self.filter is None:
+                raise ConfigError(
+                    "this bundle has no neural filter; leave out --filter and --filter-threshold, or give a bundle with one"
+                )
+            names.insert(names.index(self.filter.after) + 1, self.filter.graph.name)
+        return tuple(names)
+
+    def head_length(self, *, is_filtered: bool = False) -> int:
+        """How many names of `chain` are the head."""
+        return self.num_head_stages + is_filtered
+
     def checksums(self) -> dict[str, str]:
         """File name -> SHA-256 of every file beside the manifest."""
         sums = {stage.graph: stage.sha256 for stage in self.stages}
+        if self.filter is not None:
+            sums[self.filter.graph.graph] = self.filter.graph.sha256
         sums[self.golden] = self.golden_sha256
         if self.torch_model is not None:
             sums[self.torch_model.weights] = self.torch_model.sha256

@@ -13,7 +13,7 @@ from .gallery import Gallery
 from .image import Image
 
 JpegTensor = Literal["image", "pixels"]
-"""`image` uint8 [H, W, 3] BGR of the source, or `pixels` uint8 [1, H, W, 3] RGB of the network."""
+"""`image` uint8 [H, W, 3] BGR of the source, or `pixels` uint8 or float32 [1, H, W, 3] RGB 0..255 of the network."""
 
 _END_OF_IMAGE = (0xFF, 0xD9)
 
@@ -41,7 +41,10 @@ class JpegEncode:
         if self._gallery is not None:
             self._gallery.keep(packet)
         try:
-            image = cv2.cvtColor(array[0], cv2.COLOR_RGB2BGR) if self._tensor == "pixels" else array
+            image = array
+            if self._tensor == "pixels":
+                rounded = array if array.dtype == np.uint8 else np.rint(array).astype(np.uint8)
+                image = cv2.cvtColor(rounded[0], cv2.COLOR_RGB2BGR)
             _, jpeg = cv2.imencode(".jpg", image, self._options)
         except cv2.error as error:
             raise FrameError(f"frame {packet.frame} cannot be made a JPEG: {error.err}") from error
@@ -53,13 +56,14 @@ class JpegEncode:
 
 
 class JpegDecode:
-    """Stage: `jpeg` uint8 [n] -> `image` or `pixels`, the tensor that `JpegEncode` was given.
+    """Stage: `jpeg` uint8 [n] -> `image` or `pixels`, the tensor that `JpegEncode` was given; `pixels` as `pixel_dtype`.
 
     Raises FrameError for bytes that are no complete JPEG, or an `image` whose size is not the packet's `source_size`.
     """
 
-    def __init__(self, tensor: JpegTensor = "image") -> None:
+    def __init__(self, tensor: JpegTensor = "image", pixel_dtype: str = "uint8") -> None:
         self.name = "jpeg_decode"
+        self._pixel_dtype = pixel_dtype
         self._tensor = tensor
 
     def process(self, packet: Packet) -> None:
@@ -75,7 +79,7 @@ class JpegDecode:
             raise FrameError(f"the {jpeg.size} bytes of frame {packet.frame} are not a complete JPEG")
         if self._tensor == "pixels":
             cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
-            packet.tensors = {"pixels": image[np.newaxis]}
+            packet.tensors = {"pixels": image[np.newaxis].astype(self._pixel_dtype, copy=False)}
         elif image.shape[:2] != packet.source_size:
             raise FrameError(
                 f"the JPEG of frame {packet.frame} is {image.shape[:2]} and its source {packet.source_size}"

@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
 from ..pipeline.errors import ConfigError, FrameError
-from ..pipeline.packet import Packet
+from ..pipeline.packet import Array, Packet
+from ..pipeline.stage import Stage
+from .bundle import PostProcess
 from .detections import Detections
+from .rcnn_postprocess import RcnnOutputs, RcnnPostprocess, rcnn_detections
+
+
+def open_postprocess(spec: PostProcess, score_threshold: float | None = None) -> Stage:
+    """The stage for a bundle's last graph, at the bundle's own threshold unless another is given."""
+    threshold = spec.score_threshold if score_threshold is None else score_threshold
+    return DetrPostprocess(threshold) if spec.kind == "detr" else RcnnPostprocess(threshold)
+
+
+def golden_detections(spec: PostProcess, outputs: Mapping[str, Array], valid_size: tuple[int, int]) -> Detections:
+    """All detections, in pixels of the network's input, from the last graph's outputs by name. Raises FrameError."""
+    if spec.kind == "detr":
+        return detr_detections(outputs["pred_logits"][0], outputs["pred_boxes"][0], valid_size, 0.0)
+    return rcnn_detections(RcnnOutputs.from_tensors(dict(outputs)), valid_size, valid_size, 0.0)
 
 
 class DetrPostprocess:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import TypeAlias, cast
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from ..pipeline.errors import ConfigError, FrameError
 from ..pipeline.packet import Packet, TensorSpec
@@ -13,6 +14,7 @@ from .bundle import PreProcess
 from .gallery import Gallery
 from .image import Image
 
+_Pixels: TypeAlias = npt.NDArray[np.uint8 | np.float32]
 _AREA_BELOW = 2 / 3
 """Below this scale every source pixel is averaged (INTER_AREA), above it interpolation is bilinear. The reference (PIL, with
 antialiasing) differs from bilinear by 0.5 to 1.5 grey levels down to here at a sixth of the time, and by three times the
@@ -23,8 +25,9 @@ class Preprocess:
     """Stage: `image` uint8 [H, W, 3] BGR -> `pixels` uint8 [1, h, w, 3] RGB, C-contiguous, and `packet.valid_size`.
 
     With `spec.size` the image is scaled to fit, top left, and the rest of `pixels` is 0; the graph masks it and sets it to 0
-    after normalisation, as DETR's collate function pads. Otherwise `pixels` has the size of `dynamic_size` and no padding.
-    With a gallery the source image is kept for the sink.
+    after normalisation, as the references pad. Otherwise it has the size of `dynamic_size`, or of `rcnn_size` for an R-CNN.
+    For an R-CNN `pixels` are float32, resized without rounding, and padded to multiples of 32. With a gallery the source
+    image is kept for the sink.
     """
 
     def __init__(self, spec: PreProcess, *, gallery: Gallery | None = None) -> None:
@@ -45,15 +48,17 @@ class Preprocess:
         if self._gallery is not None:
             self._gallery.keep(packet)
         height, width = image.shape[:2]
-        if self._spec.size is not None:
-            valid = letterbox_size((height, width), self._spec.size)
-            pixels = self._destination(packet, self._spec.size)
-            pixels[0, valid[0] :] = 0
-            pixels[0, : valid[0], valid[1] :] = 0
+        spec = self._spec
+        if spec.size is not None:
+            valid = letterbox_size((height, width), spec.size)
         else:
-            valid = dynamic_size((height, width), self._spec.short_side, self._spec.max_long_side)
-            pixels = self._destination(packet, valid)
-        _resize_to_rgb(cast("Image", image), pixels[0, : valid[0], : valid[1]])
+            rule = dynamic_size if spec.kind == "detr" else rcnn_size
+            valid = rule((height, width), spec.short_side, spec.max_long_side)
+        pixels = self._destination(packet, spec.padded(spec.size or valid))
+        pixels[0, valid[0] :] = 0
+        pixels[0, : valid[0], valid[1] :] = 0
+        resize = _resize_to_rgb if spec.kind == "detr" else _resize_to_float_rgb
+        resize(cast("Image", image), pixels[0, : valid[0], : valid[1]])
         packet.valid_size = valid
         packet.tensors = {"pixels": pixels}
         packet.release()
@@ -61,18 +66,17 @@ class Preprocess:
     def output_specs(self) -> tuple[TensorSpec, ...] | None:
         if self._spec.size is None:
             return None
-        return (TensorSpec("pixels", "uint8", (1, *self._spec.size, 3)),)
+        return (TensorSpec("pixels", self._spec.pixel_dtype, (1, *self._spec.padded(self._spec.size), 3)),)
 
     def close(self) -> None:
         pass
 
-    @staticmethod
-    def _destination(packet: Packet, size: tuple[int, int]) -> Image:
+    def _destination(self, packet: Packet, size: tuple[int, int]) -> _Pixels:
         shape = (1, *size, 3)
         target = None if packet.targets is None else packet.targets.get("pixels")
-        if target is not None and target.shape == shape and target.dtype == np.uint8:
-            return cast("Image", target)
-        return np.empty(shape, np.uint8)
+        if target is not None and target.shape == shape and target.dtype == self._spec.pixel_dtype:
+            return cast("_Pixels", target)
+        return cast("_Pixels", np.empty(shape, self._spec.pixel_dtype))
 
 
 def letterbox_size(source: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
@@ -99,7 +103,25 @@ def dynamic_size(source: tuple[int, int], short_side: int, max_long_side: int) -
     return (new_short, new_long) if source[0] <= source[1] else (new_long, new_short)
 
 
-def _resize_to_rgb(image: Image, destination: Image) -> None:
+def rcnn_size(source: tuple[int, int], short_side: int, max_long_side: int) -> tuple[int, int]:
+    """Height and width of the resize of torchvision's R-CNNs: the short side becomes `short_side`, or less where the long one
+    would exceed `max_long_side`; both rounded down.
+
+    Source: `_resize_image_and_masks` of torchvision, the same to the pixel.
+    """
+    scale = min(short_side / min(source), max_long_side / max(source))
+    return max(1, int(source[0] * scale)), max(1, int(source[1] * scale))
+
+
+def _resize_to_float_rgb(image: Image, destination: _Pixels) -> None:
+    """Resize BGR into the float32 RGB destination: bilinear without rounding or averaging, as torchvision's R-CNNs do. That they
+    normalise first makes no difference, since both are linear and the weights of a pixel add up to 1."""
+    height, width = destination.shape[:2]
+    resized = cv2.resize(image.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)
+    cv2.cvtColor(resized, cv2.COLOR_BGR2RGB, dst=destination)
+
+
+def _resize_to_rgb(image: Image, destination: _Pixels) -> None:
     """Resize BGR into the RGB destination, a view that may have gaps between its rows; colours are swapped on the smaller."""
     height, width = destination.shape[:2]
     scale = min(height / image.shape[0], width / image.shape[1])

@@ -14,7 +14,8 @@ from .result import Result
 
 
 class CocoWriter:
-    """COCO results: a list of `image_id`, `category_id`, `bbox` (x, y, width, height in source pixels), `score`.
+    """COCO results: a list of `image_id`, `category_id`, `bbox` (x, y, width, height in source pixels), `score`, and where the
+    detector makes them `segmentation` (compressed run lengths) and `keypoints`.
 
     With `annotations`, a COCO annotation file, the image id is that of the frame's file name, and the category id that of the
     class name. Without, the image id is the number that ends the file's stem (000000000139.jpg is 139), else the frame's
@@ -49,14 +50,21 @@ class CocoWriter:
             return
         image_id = self._image_id(result)
         found = result.detections
-        for box, score, label in zip(found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True):
+        columns = (found.boxes.tolist(), found.scores.tolist(), found.labels.tolist())
+        for index, (box, score, label) in enumerate(zip(*columns, strict=True)):
             left, top, right, bottom = box
-            entry = {
+            entry: dict[str, object] = {
                 "image_id": image_id,
                 "category_id": self._category_ids[label] if label < len(self._category_ids) else label,
                 "bbox": [round(value, 3) for value in (left, top, right - left, bottom - top)],
                 "score": round(score, 6),
             }
+            if found.masks is not None:
+                entry["segmentation"] = found.masks.to_json(index)
+            if found.keypoints is not None:
+                # The third number is a visibility, which the evaluation does not read.
+                points = found.keypoints[index, :, :2].tolist()
+                entry["keypoints"] = [value for x, y in points for value in (round(x, 2), round(y, 2), 1)]
             self._lines.append(self._separator + json.dumps(entry, separators=(",", ":")))
             self._separator = ","
 

@@ -127,8 +127,8 @@ def test_what_it_cannot_do_is_told(folder: Path, tmp_path: Path) -> None:
     without = bundle.model_copy(update={"torch_model": None})
     with pytest.raises(EngineError, match="no weights for torch"):
         open_torch_engine(folder, without, 0, 1)
-    with pytest.raises(EngineError, match="bf16"):
-        open_torch_engine(folder, bundle, 0, 1, precision="bf16")
+    with pytest.raises(EngineError, match="not in int8"):
+        open_torch_engine(folder, bundle, 0, 1, precision="int8")
     with pytest.raises(EngineError, match="'warp'"):
         open_torch_engine(folder, bundle, 0, 1, device="warp")
     with pytest.raises(EngineError, match="'memory'"):

@@ -13,9 +13,11 @@ from safetensors.torch import load_file, save_file
 from splitrail.models.detr import Detr, DetrConfig
 from splitrail.models.golden import picture
 from splitrail.models.names import config_of
+from splitrail.models.operators import load_operators
 from splitrail.models.random_init import random_detr
 from splitrail.models.weights import WeightsError, load_weights, save_weights
 
+load_operators()  # transformers imports torchvision where it is installed
 transformers = pytest.importorskip("transformers")
 
 # Height, width and valid size; (None: no padding, so no mask).
