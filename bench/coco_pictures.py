@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,6 +13,7 @@ import numpy as np
 from ..pipeline.errors import UsageError
 from ..stages.image import Image
 from .accuracy import Truth
+from .coco_shapes import keypoints_of_annotations, masks_of_annotations
 from .pictures import Picture
 
 ANNOTATIONS = "annotations.json"
@@ -26,13 +28,14 @@ class CocoPictures:
     """`FOLDER/annotations.json` and the images it names, in `FOLDER/images` or in `FOLDER` itself.
 
     A label is the category's id, as in DETR; ids in between that no category has are the class "N/A". Crowds are in
-    `Picture.ignored_boxes`; boxes without area are left out.
+    `Picture.ignored_boxes`; boxes without area are left out. `with_shapes` asks for masks and keypoints, where every annotation
+    has them.
 
     Raises DataError: annotations missing, not COCO's, with images that are not there, with boxes outside their image, of
     unknown images or categories; or of other classes than `classes`.
     """
 
-    def __init__(self, folder: str | Path, classes: Sequence[str] | None = None) -> None:
+    def __init__(self, folder: str | Path, classes: Sequence[str] | None = None, *, with_shapes: bool = False) -> None:
         root = Path(folder).expanduser()
         path = root / ANNOTATIONS
         try:
@@ -49,6 +52,9 @@ class CocoPictures:
         self._boxes: list[list[list[float]]] = []
         self._labels: list[list[int]] = []
         self._crowd: list[list[bool]] = []
+        self._with_shapes = with_shapes
+        self._entries: list[list[dict[str, Any]]] = []
+        self._num_keypoints = 0
         try:
             self.classes = _class_names(content["categories"], path)
             self._read(content, path)
@@ -81,7 +87,18 @@ class CocoPictures:
             )
         boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
         labels, crowd = np.array(self._labels[index], np.int32), np.array(self._crowd[index], np.bool_)
-        return Picture(checked, boxes[~crowd], labels[~crowd], boxes[crowd], labels[crowd])
+        picture = Picture(checked, boxes[~crowd], labels[~crowd], boxes[crowd], labels[crowd])
+        if not self._with_shapes:
+            return picture
+        entries = [entry for entry in self._entries[index] if not entry.get("iscrowd")]
+        ignored = [entry for entry in self._entries[index] if entry.get("iscrowd")]
+        areas = [entry.get("area") for entry in entries]
+        return picture._replace(
+            masks=masks_of_annotations(entries, (height, width)),
+            ignored_masks=masks_of_annotations(ignored, (height, width)),
+            keypoints=keypoints_of_annotations(entries, self._num_keypoints) if self._num_keypoints else None,
+            areas=None if None in areas else np.array(areas, np.float32),
+        )
 
     def truth_of(self, name: str) -> Truth:
         """Of the image with that file name. Raises DataError when there is none."""
@@ -106,6 +123,7 @@ class CocoPictures:
         self._boxes = [[] for _ in self._files]
         self._labels = [[] for _ in self._files]
         self._crowd = [[] for _ in self._files]
+        self._entries = [[] for _ in self._files]
         known = {label for label, name in enumerate(self.classes) if name != "N/A"}
         for entry in content["annotations"]:
             box = [float(value) for value in entry["bbox"]]  # type: ignore[attr-defined]
@@ -120,6 +138,11 @@ class CocoPictures:
                 self._boxes[number].append(box)
                 self._labels[number].append(label)
                 self._crowd[number].append(bool(entry.get("iscrowd")))
+                if self._with_shapes:
+                    self._entries[number].append(entry)
+                    points = entry.get("keypoints")
+                    if isinstance(points, list):
+                        self._num_keypoints = max(self._num_keypoints, len(points) // 3)
 
 
 def _class_names(categories: list[dict[str, object]], path: Path) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..stages.image import Image
+from ..stages.masks import Masks, encode_mask
 from ..stages.scenery.classes import CLASSES
 from ..stages.scenery.frame import MAX_OBJECTS
 from ..stages.scenery.tones import Split
@@ -31,6 +32,14 @@ class Picture(NamedTuple):
     """[M, 4] xyxy: crowds, which a detector need not find and is not punished for."""
     ignored_labels: npt.NDArray[np.int32] = _NO_LABELS
     """[M]."""
+    masks: Masks | None = None
+    """N of them; like the keypoints only where they are asked for."""
+    ignored_masks: Masks | None = None
+    """M of them."""
+    keypoints: npt.NDArray[np.float32] | None = None
+    """[N, K, 3] x, y in pixels, and 2 visible, 1 hidden, 0 not labelled."""
+    areas: npt.NDArray[np.float32] | None = None
+    """[N] of the object's visible pixels."""
 
 
 class Pictures(Protocol):
@@ -56,6 +65,8 @@ class ScenePictures:
     max_objects: int = MAX_OBJECTS
     empty_fraction: float = 0.1
     classes: tuple[str, ...] = CLASSES
+    with_shapes: bool = False
+    """Masks and keypoints too."""
     _world: SceneWorld | None = field(default=None, init=False, repr=False)
 
     def __len__(self) -> int:
@@ -65,4 +76,14 @@ class ScenePictures:
         if self._world is None:
             self._world = SceneWorld(self.size, self.seed, self.split, self.max_objects, self.empty_fraction)
         frame = self._world.image(epoch * self.num_images + index)
-        return Picture(frame.image, frame.boxes, frame.labels)
+        if not self.with_shapes:
+            return Picture(frame.image, frame.boxes, frame.labels)
+        masks = masks_of(frame.masks)
+        areas = frame.masks.sum(axis=(1, 2)).astype(np.float32)
+        return Picture(frame.image, frame.boxes, frame.labels, masks=masks, keypoints=frame.keypoints, areas=areas)
+
+
+def masks_of(masks: npt.NDArray[np.bool_]) -> Masks:
+    """Masks bool [N, H, W] as run lengths."""
+    height, width = masks.shape[1:]
+    return Masks((height, width), tuple(encode_mask(mask, (0, 0), (height, width)) for mask in masks))

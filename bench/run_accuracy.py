@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..stages.detections import Detections
-from .accuracy import Accuracy, Truth, evaluate_boxes
+from ..stages.masks import Masks
+from .accuracy import Accuracy, IouType, Truth, evaluate_all
 from .summary import DETECTIONS
 
 
@@ -27,15 +28,25 @@ def read_detections(out: Path, classes: Sequence[str]) -> dict[int, Detections]:
             np.array([item["box"] for item in items], np.float32).reshape(-1, 4),
             np.array([item["score"] for item in items], np.float32),
             np.array([labels[item["label"]] for item in items], np.int32),
+            _masks(items),
+            np.array([item["keypoints"] for item in items], np.float32) if items and "keypoints" in items[0] else None,
         )
     return found
 
 
-def accuracy_of_run(out: Path, classes: Sequence[str], truth_of: Callable[[int], Truth]) -> Accuracy:
-    """mAP of a run over the frames that have a result; `truth_of` gives a frame's truth, labels indexing `classes`.
+def accuracy_of_run(out: Path, classes: Sequence[str], truth_of: Callable[[int], Truth]) -> dict[IouType, Accuracy]:
+    """mAP of boxes, and of masks and keypoints where detections and truth have them, of a run over the frames that have a
+    result; `truth_of` gives a frame's truth, labels indexing `classes`.
 
-    Detections below the run's score threshold were never written, so the figure is a lower bound unless that was 0.
+    Detections below the run's score threshold were never written, so the figures are lower bounds unless that was 0.
     """
     found = read_detections(out, classes)
     frames = sorted(found)
-    return evaluate_boxes([truth_of(frame) for frame in frames], [found[frame] for frame in frames], len(classes))
+    return evaluate_all([truth_of(frame) for frame in frames], [found[frame] for frame in frames], len(classes))
+
+
+def _masks(items: Sequence[dict[str, Any]]) -> Masks | None:
+    if not items or "mask" not in items[0]:
+        return None
+    height, width = items[0]["mask"]["size"]
+    return Masks((height, width), tuple(item["mask"]["counts"].encode("ascii") for item in items))

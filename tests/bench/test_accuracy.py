@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splitrail.bench.accuracy import AccuracyError, Truth, evaluate_boxes
+from splitrail.bench.accuracy import AccuracyError, Truth, accuracies_json, evaluate, evaluate_all, evaluate_boxes
+from splitrail.bench.pictures import masks_of
 from splitrail.stages.detections import Detections
 
 _NUM_CLASSES = 4
@@ -141,3 +142,108 @@ def test_json_names_the_classes() -> None:
 def test_what_cannot_be_judged_is_refused(truth: list[Truth], found: list[Detections], message: str) -> None:
     with pytest.raises(AccuracyError, match=message):
         evaluate_boxes(truth, found, _NUM_CLASSES)
+
+
+SIZE = (60, 80)
+
+
+def _squares(*boxes: tuple[int, int, int, int]) -> np.ndarray:
+    """Masks bool [N, 60, 80] of filled boxes."""
+    masks = np.zeros((len(boxes), *SIZE), bool)
+    for mask, (left, top, right, bottom) in zip(masks, boxes, strict=True):
+        mask[top:bottom, left:right] = True
+    return masks
+
+
+def _with_masks(found: Detections, masks: np.ndarray) -> Detections:
+    return Detections(found.boxes, found.scores, found.labels, masks_of(masks))
+
+
+def test_masks_are_judged_by_themselves() -> None:
+    # Both boxes are perfect. One mask is perfect, the other covers 62 % of its object: an IoU that counts up to 0.60.
+    boxes = [(0, 0, 10, 10), (30, 30, 40, 40)]
+    truth = Truth(np.array(boxes, np.float32), np.zeros(2, np.int32), masks=masks_of(_squares(*boxes)))
+    masks = _squares(*boxes)
+    masks[1, 30:34, 30:39] = False
+    masks[1, 34, 30:32] = False
+    found = _with_masks(_detections([list(box) for box in boxes], [0.9, 0.8], [0, 0]), masks)
+    accuracies = evaluate_all([truth], [found], 1)
+    assert set(accuracies) == {"bbox", "segm"}
+    assert accuracies["bbox"].map == pytest.approx(1)
+    # 3 thresholds with both, 7 with the better one alone, which is found first: precision 1 up to recall 0.5.
+    assert accuracies["segm"].map == pytest.approx((3 + 7 * 51 / 101) / 10)
+    assert accuracies["segm"].map_50 == pytest.approx(1)
+    assert accuracies["segm"].map_75 == pytest.approx(51 / 101)
+    result = accuracies_json(accuracies, ("a",))
+    assert result["mAP"] == 1
+    assert result["masks"]["mAP@75"] == pytest.approx(51 / 101, abs=1e-5)
+    assert "keypoints" not in result
+
+
+def test_masks_of_ignored_objects_do_no_harm() -> None:
+    boxes, labels = np.array([[0, 0, 10, 10]], np.float32), np.zeros(1, np.int32)
+    ignored = np.array([[50, 40, 70, 60]], np.float32)
+    found = _with_masks(
+        _detections([[50, 40, 70, 60], [0, 0, 10, 10]], [0.9, 0.5], [0, 0]), _squares((50, 40, 70, 60), (0, 0, 10, 10))
+    )
+    for ignored_masks in (None, masks_of(_squares((50, 40, 70, 60)))):
+        truth = Truth(boxes, labels, ignored, labels, masks_of(_squares((0, 0, 10, 10))), ignored_masks)
+        assert evaluate([truth], [found], 1, "segm").map == pytest.approx(1)
+
+
+def _points(*points: tuple[float, float, float]) -> np.ndarray:
+    return np.array([points], np.float32)
+
+
+def test_keypoints_are_judged_by_their_similarity() -> None:
+    # Two visible keypoints out of three, an object of 400 pixels. Object keypoint similarity by hand: the mean over the
+    # labelled ones of exp(-d^2 / (2 s^2 k^2)) with s^2 the area and k twice COCO's mean constant.
+    box, label = np.array([[10, 10, 40, 40]], np.float32), np.zeros(1, np.int32)
+    truth = Truth(box, label, keypoints=_points((10, 10, 2), (30, 30, 1), (0, 0, 0)), areas=np.array([400], np.float32))
+    constants = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
+    for shift in (0.0, 1.0, 2.0, 3.0, 5.0):
+        similarity = (1 + np.exp(-(shift**2) / (2 * 400 * (2 * constants.mean()) ** 2))) / 2
+        found = Detections(
+            box + 3, np.array([0.9], np.float32), label, None, _points((10, 10, 3), (30 + shift, 30, 3), (70, 50, 3))
+        )
+        accuracy = evaluate([truth], [found], 1, "keypoints")
+        expected = sum(similarity >= threshold for threshold in np.arange(0.5, 1, 0.05)) / 10
+        assert accuracy.map == pytest.approx(expected), shift
+    assert set(evaluate_all([truth], [found], 1)) == {"bbox", "keypoints"}
+
+
+def test_seventeen_keypoints_have_cocos_own_constants() -> None:
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.uniform(0, 60, (1, 17, 2)), np.full((1, 17, 1), 2)], axis=2).astype(np.float32)
+    box, label = np.array([[0, 0, 60, 60]], np.float32), np.zeros(1, np.int32)
+    truth = Truth(box, label, keypoints=points, areas=np.array([900], np.float32))
+    moved = points.copy()
+    moved[0, 0, 0] += 4  # the nose, whose constant is 0.026, counts as lost; all others are exact
+    found = Detections(box, np.array([0.9], np.float32), label, None, moved)
+    similarity = (16 + np.exp(-16 / (2 * 900 * (2 * 0.026) ** 2))) / 17
+    accuracy = evaluate([truth], [found], 1, "keypoints")
+    assert accuracy.map == pytest.approx(sum(similarity >= each for each in np.arange(0.5, 1, 0.05)) / 10)
+
+
+def test_an_object_without_labelled_keypoints_need_not_be_found() -> None:
+    boxes = np.array([[0, 0, 10, 10], [30, 30, 50, 50]], np.float32)
+    points = np.array([[[2, 2, 2], [8, 8, 2]], [[0, 0, 0], [0, 0, 0]]], np.float32)
+    truth = Truth(boxes, np.zeros(2, np.int32), keypoints=points)
+    found = Detections(boxes[:1], np.array([0.9], np.float32), np.zeros(1, np.int32), None, points[:1])
+    accuracy = evaluate([truth], [found], 1, "keypoints")
+    assert (accuracy.map, accuracy.num_objects) == (pytest.approx(1), 1)
+
+
+def test_shapes_that_are_not_there_are_named() -> None:
+    truth, found = _truth([[0, 0, 9, 9]], [0]), _detections([[0, 0, 9, 9]], [0.5], [0])
+    assert set(evaluate_all([truth], [found], 1)) == {"bbox"}
+    with pytest.raises(AccuracyError, match="truth of image 0 has 1 objects and 0 masks"):
+        evaluate([truth], [found], 1, "segm")
+    points = np.zeros((1, 5, 3), np.float32) + 2
+    with pytest.raises(AccuracyError, match="finds 4 keypoints of an object and the truth has 5"):
+        evaluate(
+            [Truth(truth.boxes, truth.labels, keypoints=points)],
+            [Detections(found.boxes, found.scores, found.labels, None, points[:, :4])],
+            1,
+            "keypoints",
+        )
