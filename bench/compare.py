@@ -24,7 +24,7 @@ MIN_FRAMES = 30
 """Fewer are not compared."""
 _MAX_DRAWN = 2000
 """Frames drawn of a longer run in each resample: its spread is then overstated, never understated."""
-_CHANGING = ("command", "load_1min", "temperatures_c", "throttling")
+_CHANGING = ("command", "load_1min", "temperatures_c", "throttling", "clocks_mhz")
 """Of the environment, what differs between any two runs."""
 
 Samples = npt.NDArray[np.float64]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,13 @@ from .summary import SUMMARY, summarize, timed_results
 from .validity import Verdict, judge_row
 
 PREDICTION = "prediction.json"
+_RECORD = "record.json"
+_CUTS = {"c5": "C5", "features": "projection", "memory": "memory"}
+"""Tensor that crosses ranks -> the cut it comes from."""
+_RESULTS = ("boxes", "pred_")
+_WIRE_SUFFIX = re.compile(r"_(fp16|uint\d+(_zstd)?)$")
+_IMAGES = {"image": "raw images", "pixels": "raw pixels", "jpeg": "JPEG"}
+"""The same -> what images travel as."""
 _FRAME_KIND = 1
 
 
@@ -220,16 +228,19 @@ class FinishedRun:
             {f"{facts['engine']} {facts['precision']}" for facts in self.begins.values() if facts.get("engine")}
         )
         threads = sorted({str(facts["threads"]) for facts in self.begins.values() if facts.get("threads")})
+        told = _options((first.get("environment") or {}).get("command") or "")
+        quality = told.pop("jpeg quality", None)
         found = {
             "placement": first.get("placement"),
             "detector": self._detector(first),
-            "wire": first.get("wire"),
+            **self._crossing(first, f" q{quality}" if quality else ""),
             "overlap": first.get("overlap"),
             "policy": first.get("policy"),
             "engine": ", ".join(engines),
             "threads": ", ".join(threads),
             "source": (self.summary.get("source") or {}).get("description"),
-            **_options((first.get("environment") or {}).get("command") or ""),
+            **_recorded(self.folder),
+            **told,
         }
         return {key: str(value) for key, value in found.items() if value}
 
@@ -256,18 +267,38 @@ class FinishedRun:
                     if line["e"] == event:
                         yield rank, self.clocks[rank], line
 
+    def _crossing(self, first: Mapping[str, Any], quality: str) -> dict[str, str | None]:
+        """What features travel as, the cut they come from, and what images travel as; none of it where nothing crosses."""
+        names = [name.split(" ", 1)[1] for name in self.chain.edges()]
+        images = [_IMAGES[name] for name in names if name in _IMAGES]
+        tensors = [name.split("+")[0] for name in names if name not in _IMAGES and not name.startswith(_RESULTS)]
+        features = [_WIRE_SUFFIX.sub("", name) for name in tensors]
+        return {
+            "wire": first.get("wire") if features else None,
+            "cut": ", ".join(_CUTS.get(name, name) for name in features),
+            "images": ", ".join(name + quality * (name == "JPEG") for name in images),
+        }
+
     def _detector(self, first: Mapping[str, Any]) -> str | None:
         return first.get("detector") or (f"bundle {first['bundle'][:8]}" if first.get("bundle") else None)
 
 
+def _recorded(folder: Path) -> dict[str, Any]:
+    """What only the record of a sweep's run has."""
+    record = _json(folder / _RECORD)
+    settings = record.get("settings")
+    size = settings.get("size") if isinstance(settings, dict) else None
+    return {"scenario": record.get("scenario"), "size": size}
+
+
 def _options(command: str) -> dict[str, str]:
-    """The link's rate and delay, which only the command line has."""
+    """What only the command line has: the link's rate and delay, the quality of a JPEG, a camera's rate."""
     try:
         words = shlex.split(command)
     except ValueError:
         return {}
     found = {}
-    for name in ("--link-rate", "--link-delay"):
+    for name in ("--link-rate", "--link-delay", "--jpeg-quality", "--rate"):
         for index, word in enumerate(words):
             if word == name and index + 1 < len(words):
                 found[name.removeprefix("--").replace("-", " ")] = words[index + 1]

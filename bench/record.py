@@ -17,11 +17,11 @@ import pydantic
 
 from ..pipeline.errors import UsageError
 from .percentile import SHOWN
+from .scenario import Scenario
 from .summary import load_journals, summarize
 from .validity import judge_row
 
 SCHEMA_VERSION = 1
-Scenario = Literal["single-stream", "offline", "camera"]
 
 
 class RecordError(UsageError):
@@ -39,7 +39,7 @@ class RankRecord(pydantic.BaseModel):
     environment: dict[str, Any]
     """Versions, threads, affinity, governor, power mode, congestion control: `host_environment`, before the run."""
     environment_after: dict[str, Any] | None
-    """Temperatures, throttling and load after it; None where the run did not get there."""
+    """Temperatures, throttling, clocks and load after it; None where the run did not get there."""
 
 
 class Record(pydantic.BaseModel):

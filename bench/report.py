@@ -18,6 +18,7 @@ from .figures.throughput import draw_edge_throughput, draw_throughput
 from .figures.timeline import draw_timeline
 from .figures.waiting import draw_waiting
 from .finished_run import FinishedRun
+from .report_sweep import representatives, sweep_drawings, sweep_sentences, sweep_table
 from .report_tables import (
     Table,
     crossings,
@@ -28,6 +29,8 @@ from .report_tables import (
     stage_times,
     waits_table,
 )
+from .run_set import series_of
+from .sweep_results import SweepResults
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,6 +65,14 @@ class Report:
     sections: list[Section]
     runs: list[Section]
 
+
+_MANY_RUNS = 16
+"""With more runs than this, repeats share a row, and single runs have no figures of their own."""
+_MANY_SERIES = 12
+"""Bars of more series than this side by side cannot be told apart."""
+_MAX_RATES = 3
+"""Rates of the link whose runs are drawn one by one; curves have them all."""
+_BARS = ("throughput", "edge-throughput")
 
 _OVERVIEW: tuple[tuple[str, str, str, Callable[[list[FinishedRun]], Figure]], ...] = (
     (
@@ -117,14 +128,20 @@ def make_report(
     compared: tuple[Sequence[FinishedRun], Sequence[FinishedRun]] | None = None,
     missing: Sequence[Path] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
+    sweeps: Sequence[SweepResults] = (),
 ) -> Report:
     """The report of `runs`, and where asked for what changed from the first to the second side of `compared`.
 
-    `missing` are folders of runs that left no journal. `progress` hears how many of all figures are drawn.
+    `missing` are folders of runs that left no journal, `sweeps` what these runs are cells of. `progress` hears how many of
+    all figures are drawn.
 
     Raises FigureError: matplotlib is missing.
     """
-    total = len(_OVERVIEW) + 2 + 2 * len(runs)
+    series = series_of(list(runs))
+    repeats = [group for of_detector in series.values() for group in of_detector.values()]
+    shown = representatives(repeats) if len(runs) > _MANY_RUNS else list(runs)
+    rows = _at_some_rates(shown, sweeps)
+    total = len(_OVERVIEW) + 2 + 2 * len(shown)
     done = 0
 
     def draw(name: str, title: str, caption: str, figure: Figure) -> ReportFigure:
@@ -135,7 +152,12 @@ def make_report(
         return drawn
 
     overview = Section("Overview", _about(runs), [runs_table(runs)])
-    shown = list(runs)
+    if len(shown) < len(runs):
+        overview.sentences.append(
+            "Figures by row, and the sections below, show of each series of repeats the median one."
+        )
+    if len(rows) < len(shown):
+        overview.sentences.append("Figures by row leave out some rates of the link; the curves have them all.")
     if not all(run.verdict.valid for run in runs):
         overview.sentences.append("* lacks a proof, so its numbers are no result: the last column says which.")
     if missing:
@@ -144,19 +166,22 @@ def make_report(
             f"Without a journal, so not here: {names}. These runs ended before their first frame."
         )
     for name, title, caption, function in _OVERVIEW:
-        overview.figures.append(draw(name, title, caption, function(shown)))
+        if name in _BARS and max(map(len, series.values())) > _MANY_SERIES:
+            continue
+        overview.figures.append(draw(name, title, caption, function(list(runs) if name in _BARS else rows)))
     if any(entry.get("mean_w") is not None for run in runs for entry in run.summary.get("energy") or ()):
         caption = "Mean over the timed part, per meter; what each meter covers is in its name."
-        overview.figures.append(draw("power", "Power", caption, draw_power(shown)))
+        overview.figures.append(draw("power", "Power", caption, draw_power(rows)))
     else:
         overview.sentences.append(f"Power: not measured ({_why_no_power(runs)}).")
     if any(run.predictions for run in runs):
         caption = "Left of 1 the run was slower, or its delay shorter, than predicted."
         overview.tables.append(prediction_table(runs))
-        overview.figures.append(draw("prediction", "Measured against predicted", caption, draw_predictions(shown)))
+        overview.figures.append(draw("prediction", "Measured against predicted", caption, draw_predictions(rows)))
     sections = [_comparison(*compared)] if compared is not None else []
+    sections += [_sweep(sweep, draw) for sweep in sweeps]
     sections.append(overview)
-    details = [_one_run(run, number, draw) for number, run in enumerate(runs)]
+    details = [_one_run(run, number, draw, with_figures=len(shown) <= _MANY_RUNS) for number, run in enumerate(shown)]
     progress(total, total)
     title = f"splitrail: {runs[0].name.removesuffix(' *')}" if len(runs) == 1 else f"splitrail: {len(runs)} runs"
     return Report(title, sections, details)
@@ -192,11 +217,37 @@ def _why_no_power(runs: Sequence[FinishedRun]) -> str:
     return "; ".join(reasons) or "the runs were not asked to"
 
 
-def _one_run(run: FinishedRun, number: int, draw: Callable[[str, str, str, Figure], ReportFigure]) -> Section:
+def _sweep(sweep: SweepResults, draw: Callable[[str, str, str, Figure], ReportFigure]) -> Section:
+    section = Section(f"Sweep {sweep.facts['name']}", sweep_sentences(sweep), [sweep_table(sweep)])
+    section.figures += [draw(*drawing) for drawing in sweep_drawings(sweep)]
+    return section
+
+
+def _at_some_rates(runs: list[FinishedRun], sweeps: Sequence[SweepResults]) -> list[FinishedRun]:
+    """The runs at the least, the middle and the greatest rate where a sweep has more, and those without a link."""
+    rates = {
+        str(cell.settings["link_rate"]): cell.rate_bit_per_s
+        for sweep in sweeps
+        for cell in sweep.cells
+        if cell.rate_bit_per_s is not None
+    }
+    if len(rates) <= _MAX_RATES:
+        return runs
+    ordered = sorted(rates, key=lambda rate: rates[rate] or 0.0)
+    kept = {ordered[0], ordered[len(ordered) // 2], ordered[-1]}
+    return [run for run in runs if run.settings.get("link rate") in (None, *kept)]
+
+
+def _one_run(
+    run: FinishedRun, number: int, draw: Callable[[str, str, str, Figure], ReportFigure], *, with_figures: bool
+) -> Section:
     section = Section(run.name, run_facts(run))
     section.tables += [stage_times(run), *crossings(run), *delay_parts(run), *waits_table(run)]
     if not run.chain.lanes:
         section.sentences.append("Timeline and waiting: not measured, no journal reached its first line.")
+        return section
+    if not with_figures:
+        section.sentences.append(f"For its timeline: splitrail report {run.folder}")
         return section
     which = "The last frames before the run ended." if run.summary["error"] else "From the middle of the run."
     section.figures.append(

@@ -7,9 +7,13 @@ from pathlib import Path
 
 from .finished_run import FinishedRun
 
-_PLACEMENTS = ("full", "backbone", "transformer", "offload")
+_PLACEMENTS = ("full", "backbone", "transformer", "offload", "offload-raw")
+_MAY_LACK = ("wire", "cut", "images", "size", "scenario")
+"""Settings whose absence tells no runs apart: a placement has them or not, the last two only a finished run of a sweep has."""
 _WORDS = {
     "wire": "wire {}",
+    "cut": "cut {}",
+    "rate": "{} FPS",
     "overlap": "overlap {}",
     "policy": "policy {}",
     "threads": "threads {}",
@@ -17,7 +21,7 @@ _WORDS = {
     "link delay": "link delay {}",
 }
 """How a setting is told where its value alone would not say what it is."""
-_DEFAULTS = {"overlap": "full", "policy": "wait"}
+_DEFAULTS = {"overlap": "full", "policy": "wait", "scenario": "offline"}
 """Not told."""
 
 
@@ -71,7 +75,8 @@ def _name(runs: list[FinishedRun]) -> None:
 def _keys(runs: list[FinishedRun], *without: str) -> list[str]:
     """Settings by which these runs are told apart: the placement and what differs."""
     keys = dict.fromkeys(key for run in runs for key in run.settings)
-    differing = [key for key in keys if len({run.settings.get(key) for run in runs}) > 1]
+    values = {key: {run.settings.get(key) for run in runs} for key in keys}
+    differing = [key for key in keys if len(values[key] - ({None} if key in _MAY_LACK else set())) > 1]
     return ["placement", *(key for key in differing if key not in ("placement", *without))]
 
 

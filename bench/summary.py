@@ -67,6 +67,9 @@ def summarize(journals: Mapping[int, list[dict[str, Any]]], error: str | None = 
         "error": error,
         "placement": begin.get("placement"),
         "wire": begin.get("wire"),
+        "filter_threshold": next(
+            (facts["filter_threshold"] for facts in begins.values() if facts.get("filter_threshold") is not None), None
+        ),
         "overlap": begin.get("overlap"),
         "policy": begin.get("policy"),
         "source": begins.get(source_rank, {}).get("source"),

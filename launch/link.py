@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..pipeline.errors import ConfigError
 
@@ -17,6 +18,8 @@ class Link:
     """As `tc` spells it; None is unlimited."""
     delay: str | None = None
     """One way."""
+    keep: tuple[Path, ...] = ()
+    """Folders that the far host has as well, such as bundles brought there before."""
 
     def __post_init__(self) -> None:
         if not self.netns and (self.rate or self.delay):

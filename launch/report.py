@@ -17,6 +17,7 @@ from ..bench.report import Report, make_report
 from ..bench.report_markdown import to_markdown
 from ..bench.report_page import to_html
 from ..bench.run_set import find_runs, without_journal
+from ..bench.sweep_results import SweepResults
 from ..bench.trace import write_trace
 
 PAGE = "report.html"
@@ -41,6 +42,7 @@ def report_verb(
     if not given:
         raise ReportError("no folder to report of; give the folders that 'splitrail run --out' wrote, or --compare A B")
     runs = find_runs(given)
+    sweeps = [sweep for folder in folders if (sweep := SweepResults.load(folder)) is not None]
     page = out or (given[0] / PAGE if len(given) == 1 else Path(PAGE))
     if page.suffix == ".md":
         raise ReportError(
@@ -58,6 +60,7 @@ def report_verb(
             sides,
             without_journal(given),
             lambda done, total: progress.update(task, completed=done, total=total),
+            sweeps,
         )
     written = _write(report, runs, page, figures)
     if as_json:

@@ -75,7 +75,7 @@ def test_a_record_carries_its_circumstances(record):
         "machine_id",
     }
     assert rank.environment_after is not None
-    assert set(rank.environment_after) == {"load_1min", "temperatures_c", "throttling"}
+    assert set(rank.environment_after) == {"load_1min", "temperatures_c", "throttling", "clocks_mhz"}
 
 
 def test_what_is_loaded_is_what_was_saved(record, tmp_path):
