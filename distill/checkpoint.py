@@ -1,7 +1,7 @@
 """A training on disk: one safetensors file that holds everything to go on from, and nothing that is unpickled.
 
-Tensors: `learner.NAME` the weights, `average.NAME` their average, `optimiser.NUMBER.NAME`, `random.cpu` and `random.cuda`.
-Everything else is JSON in the file's header.
+Tensors: `learner.NAME` the weights (of a distillation `learner.student.NAME`), `average.NAME` their average,
+`optimiser.NUMBER.NAME`, `random.cpu` and `random.cuda`. Everything else is JSON in the file's header.
 """
 
 from __future__ import annotations
@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pydantic
 from torch import Tensor
 
 from ..pipeline.errors import UsageError
-from .recipe import Recipe
+from ..stages.bundle import PreProcess
+from .recipe import Recipe, StrictModel
+from .student_recipe import StudentRecipe
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 _KEY = "splitrail"
@@ -25,13 +27,28 @@ class CheckpointError(UsageError):
     """A checkpoint that cannot be written, found or read."""
 
 
+class Student(StrictModel):
+    """How the model of a distillation is built."""
+
+    detector: str
+    """Its name."""
+    family: Literal["detr", "rcnn", "filter"]
+    arguments: dict[str, str | int | float | bool | None]
+    """Of `DetrConfig` or `RcnnConfig`, or of `NeuralFilterNet`."""
+    preprocess: PreProcess
+    source: str
+    """What it was distilled from, one line."""
+
+
 class Position(pydantic.BaseModel):
     """Where a training is."""
 
     model_config = pydantic.ConfigDict(extra="forbid")
 
-    recipe: Recipe
+    recipe: Recipe | StudentRecipe
     classes: tuple[str, ...]
+    student: Student | None = None
+    """Of a distillation."""
     epoch: int = 0
     """Epochs that are complete."""
     batch: int = 0
@@ -43,7 +60,21 @@ class Position(pydantic.BaseModel):
     history: list[dict[str, Any]] = []
     """A record per complete epoch."""
     best: float = -1.0
-    """Highest mAP on the validation images."""
+    """Highest mAP on the validation images, AUC of a neural filter."""
+
+    @property
+    def training(self) -> Recipe:
+        """The recipe of a training. Raises CheckpointError where this is a distillation."""
+        if isinstance(self.recipe, Recipe):
+            return self.recipe
+        raise CheckpointError("this checkpoint is of a distillation; go on from it with 'splitrail distill'")
+
+    @property
+    def distillation(self) -> StudentRecipe:
+        """The recipe of a distillation. Raises CheckpointError where this is a training."""
+        if isinstance(self.recipe, StudentRecipe):
+            return self.recipe
+        raise CheckpointError("this checkpoint is of a training; go on from it with 'splitrail train'")
 
 
 class Checkpoint(pydantic.BaseModel):

@@ -10,26 +10,41 @@ from typing import Any
 from ..pipeline.errors import UsageError
 
 CURVES = "curves.png"
+_LOSSES = {
+    "classes": "class",
+    "l1": "L1",
+    "giou": "1 - GIoU",
+    "entropy": "cross entropy",
+    **{name: f"{name}, relative error" for name in ("layer1", "layer2", "layer3", "layer4", "projection", "memory")},
+}
+"""Key of an epoch's record -> its name in the picture."""
+_GOALS = {"mAP": ("mAP@50", "mAP@75", "mAP"), "AUC": ("AUC",)}
+"""Goal -> what is drawn of an evaluation."""
 
 
-def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
-    """Losses and precision over epochs. Raises UsageError without matplotlib."""
+def draw_curves(history: Sequence[dict[str, Any]], path: Path, goal: str = "mAP") -> None:
+    """Losses and what evaluations gave over epochs. Raises UsageError without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
         raise UsageError("matplotlib is not installed; pip install 'splitrail[bench]'") from error
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    epochs = [record["epoch"] for record in history]
-    for name, label in (("classes", "class"), ("l1", "L1"), ("giou", "1 - GIoU")):
-        left.plot(epochs, [record[name] for record in history], label=label)
-    left.set(xlabel="epoch", ylabel="loss of the last decoder layer", yscale="log")
+    for name, label in _LOSSES.items():
+        known = [record for record in history if name in record]
+        if known:
+            left.plot(*_points(known, name), marker="." if len(known) == 1 else None, label=label)
+    left.set(xlabel="epoch", ylabel="loss on the training images", yscale="log")
     left.legend()
-    judged = [record for record in history if record.get("mAP") is not None]
-    for name in ("mAP@50", "mAP@75", "mAP"):
-        right.plot([record["epoch"] for record in judged], [record[name] for record in judged], marker=".", label=name)
-    right.set(xlabel="epoch", ylabel="precision on the validation images", ylim=(0, 1))
+    judged = [record for record in history if record.get(goal) is not None]
+    for name in _GOALS[goal]:
+        right.plot(*_points(judged, name), marker=".", label=name)
+    right.set(xlabel="epoch", ylabel="on the validation images", ylim=(0, 1))
     right.legend()
     partial = path.with_suffix(".partial.png")
     figure.savefig(partial, dpi=120)
     os.replace(partial, path)
+
+
+def _points(records: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    return [record["epoch"] for record in records], [record[name] for record in records]

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
+from torch import nn
 
 from ..bench.accuracy import Accuracy, Truth, evaluate_boxes
 from ..bench.pictures import Picture, Pictures
+from ..models.detector import config_of_detector, postprocess_of, split_detector
 from ..models.detr import Detr
+from ..pipeline.packet import Packet
+from ..stages.bundle import PreProcess
 from ..stages.detections import Detections
-from ..stages.postprocess import detr_detections
+from ..stages.postprocess import detr_detections, open_postprocess
 from .loader import SampleSet, collate
 
 Progress = Callable[[int, int], None]
@@ -36,6 +40,48 @@ class TruthKeeper:
         return picture
 
 
+def evaluate_detector(
+    model: nn.Module,
+    pictures: Pictures,
+    num_images: int,
+    preprocess: PreProcess,
+    *,
+    progress: Progress | None = None,
+) -> Accuracy:
+    """Boxes of a `Detr` or an `Rcnn` on the first `num_images` pictures, in evaluation mode, in float32."""
+    if isinstance(model, Detr) and preprocess.size is not None:
+        return evaluate_detr(model, pictures, num_images, preprocess.size, progress=progress)
+    return _one_by_one(model, pictures, num_images, preprocess, progress)
+
+
+@torch.inference_mode()
+def _one_by_one(
+    model: nn.Module, pictures: Pictures, num_images: int, preprocess: PreProcess, progress: Progress | None
+) -> Accuracy:
+    device = next(model.parameters()).device
+    was_training = model.training
+    model.eval()
+    (whole,) = split_detector(model, (), preprocess)
+    postprocess = open_postprocess(postprocess_of(config_of_detector(model), 0.0), 0.0)
+    keeper = TruthKeeper(pictures)
+    samples = SampleSet(keeper, preprocess)
+    detections: list[Detections] = []
+    num_images = min(num_images, len(pictures))
+    for index in range(num_images):
+        sample = samples[0, index]
+        pixels = torch.from_numpy(sample.pixels)[None].to(device)
+        outputs = whole.compute(pixels, torch.tensor(sample.valid_size, device=device))
+        tensors = {name: value.cpu().numpy() for name, value in zip(whole.fp32_names, outputs, strict=True)}
+        packet = Packet(index, 0, 0, keeper.sizes[index], tensors=tensors)
+        packet.valid_size = sample.valid_size
+        postprocess.process(packet)
+        detections.append(Detections.from_tensors(packet.tensors))
+        if progress is not None:
+            progress(index + 1, num_images)
+    model.train(was_training)
+    return evaluate_boxes(keeper.truth, detections, len(pictures.classes))
+
+
 @torch.inference_mode()
 def evaluate_detr(
     detr: Detr,
@@ -53,7 +99,7 @@ def evaluate_detr(
     keeper = TruthKeeper(pictures)
     detections: list[Detections] = []
     for indices in _chunks(min(num_images, len(pictures)), batch_size):
-        batch = collate([SampleSet(keeper, size)[0, index] for index in indices]).to(device)
+        batch = collate([SampleSet(keeper, PreProcess(size=size))[0, index] for index in indices]).to(device)
         images = detr.normalise(batch.pixels, batch.valid_size).contiguous(memory_format=torch.channels_last)
         logits, boxes = (value.float().cpu().numpy() for value in detr(images, batch.valid_size)[-1])
         for index, some_logits, some_boxes in zip(indices, logits, boxes, strict=True):

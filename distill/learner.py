@@ -18,10 +18,10 @@ from .targets import Targets
 
 
 class Batch(NamedTuple):
-    """B images of one size with their truth."""
+    """B images with their truth."""
 
     pixels: Tensor
-    """uint8 [B, H, W, 3] RGB."""
+    """[B, H, W, 3] RGB 0..255; uint8, float32 for an R-CNN."""
     valid_size: Tensor
     """int64 [B, 2] height and width of what shows the image; the rest is padding."""
     targets: Targets
@@ -78,9 +78,9 @@ class Learner(nn.Module):
     def forward(self, batch: Batch, *, dense_only: bool = False) -> Losses:
         """The losses of a batch; with `dense_only` just the one on the projected features."""
         detr, targets = self.detr, batch.targets
-        num_images, height, width, _ = batch.pixels.shape
+        height, width = batch.pixels.shape[1:3]
         images = detr.normalise(batch.pixels, batch.valid_size).contiguous(memory_format=torch.channels_last)
-        features = detr.input_proj(detr.backbone(images))
+        features = detr.project(detr.backbone(images))
         feature_size = (features.shape[2], features.shape[3])
         centres = cell_centres(feature_size, batch.valid_size / torch.tensor((height, width), device=images.device))
         zero = torch.zeros((), device=images.device)
@@ -98,16 +98,11 @@ class Learner(nn.Module):
             auxiliary.append(dense_loss(detr.predict(rows), targets, centres, feature_size))
         queries, denoised = self._queries(targets)
         num_groups, num_matched = queries.shape[1], self.assistance.query_groups
-        states = detr.transformer.decoder(
-            queries.flatten(0, 1),
-            rows.repeat_interleave(num_groups, dim=0),
-            cells.mask.repeat_interleave(num_groups, dim=0),
-            cells.positions.repeat_interleave(num_groups, dim=0),
-        )
+        states = detr.transformer.decoder(queries.flatten(1, 2), rows, cells.mask, cells.positions, num_groups)
         several = targets.repeated(num_matched)
         of_layers: list[DetrLoss] = []
         for state in states:
-            logits, boxes = (value.reshape(num_images, num_groups, *value.shape[1:]) for value in detr.predict(state))
+            logits, boxes = (value.unflatten(1, (num_groups, -1)) for value in detr.predict(state))  # type: ignore[no-untyped-call]
             matched = Predictions(logits[:, :num_matched].flatten(0, 1), boxes[:, :num_matched].flatten(0, 1))
             of_layers.append(detr_loss(matched, several, match(matched, several)))
             if denoised is not None:

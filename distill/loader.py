@@ -17,6 +17,7 @@ from ..pipeline.packet import Packet
 from ..stages.bundle import PreProcess
 from ..stages.preprocess import Preprocess
 from .augment import augment
+from .crew import Crew
 from .learner import Batch
 from .recipe import DataRecipe
 from .targets import Targets
@@ -25,8 +26,8 @@ from .targets import Targets
 class Sample(NamedTuple):
     """One image as the network reads it, with its truth."""
 
-    pixels: npt.NDArray[np.uint8]
-    """[H, W, 3] RGB, letterboxed."""
+    pixels: npt.NDArray[np.uint8 | np.float32]
+    """[H, W, 3] RGB 0..255, with the padding that the preprocessing adds; uint8, float32 for an R-CNN."""
     valid_size: tuple[int, int]
     boxes: npt.NDArray[np.float32]
     """[N, 4] cxcywh, relative to the valid part."""
@@ -38,7 +39,7 @@ class SampleSet(Dataset[Sample]):
     """Samples by (epoch, index): the same for the same numbers in whichever process. Without `changes` nothing is augmented."""
 
     pictures: Pictures
-    size: tuple[int, int]
+    preprocess: PreProcess
     seed: int = 0
     changes: DataRecipe | None = None
 
@@ -51,19 +52,20 @@ class SampleSet(Dataset[Sample]):
             picture = augment(picture, rng, flip=wanted.flip, crop=wanted.crop, colour=wanted.colour)
         height, width = picture.image.shape[:2]
         packet = Packet(index, 0, 0, (height, width), tensors={"image": picture.image})
-        Preprocess(PreProcess(size=self.size)).process(packet)
+        Preprocess(self.preprocess).process(packet)
         boxes = picture.boxes / np.array([width, height, width, height], np.float32)
         centred = np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], axis=1)
-        pixels = packet.tensors["pixels"][0].astype(np.uint8, copy=False)
+        pixels = packet.tensors["pixels"][0].astype(self.preprocess.pixel_dtype, copy=False)
         return Sample(pixels, packet.valid_size, centred.astype(np.float32), picture.labels)
 
 
 class _Order(Sampler[list[tuple[int, int]]]):
-    """Keys of the batches of one epoch; an incomplete last one is left out."""
+    """Keys of one process's shares of the batches of one epoch; an incomplete last one is left out."""
 
-    def __init__(self, num_samples: int, batch_size: int, seed: int) -> None:
+    def __init__(self, num_samples: int, batch_size: int, seed: int, crew: Crew) -> None:
         self.num_batches = max(1, num_samples // batch_size)
         self._num_samples, self._batch_size, self._seed = num_samples, min(batch_size, num_samples), seed
+        self._crew = crew
         self.epoch = 0
         self.first_batch = 0
 
@@ -74,14 +76,17 @@ class _Order(Sampler[list[tuple[int, int]]]):
         order = np.random.default_rng([self._seed, self.epoch]).permutation(self._num_samples).tolist()
         for number in range(self.first_batch, self.num_batches):
             begin = number * self._batch_size
-            yield [(self.epoch, index) for index in order[begin : begin + self._batch_size]]
+            yield [
+                (self.epoch, index)
+                for index in order[begin : begin + self._batch_size][self._crew.rank :: self._crew.size]
+            ]
 
 
 class TrainingBatches:
-    """All batches of an epoch, shuffled. `close` ends the worker processes."""
+    """All batches of an epoch, shuffled; of several processes each has its share. `close` ends the worker processes."""
 
-    def __init__(self, samples: SampleSet, batch_size: int, num_workers: int) -> None:
-        self._order = _Order(len(samples.pictures), batch_size, samples.seed)
+    def __init__(self, samples: SampleSet, batch_size: int, num_workers: int, crew: Crew | None = None) -> None:
+        self._order = _Order(len(samples.pictures), batch_size, samples.seed, crew or Crew())
         self.num_batches = self._order.num_batches
         """In an epoch."""
         workers: dict[str, Any] = {}
@@ -111,9 +116,13 @@ class TrainingBatches:
 
 
 def collate(samples: list[Sample]) -> Batch:
-    """Samples of one size to a batch."""
+    """Samples to a batch, the smaller ones padded at the bottom and right to the largest."""
+    height, width = (max(sample.pixels.shape[axis] for sample in samples) for axis in (0, 1))
+    pixels = np.zeros((len(samples), height, width, 3), samples[0].pixels.dtype)
+    for index, sample in enumerate(samples):
+        pixels[index, : sample.pixels.shape[0], : sample.pixels.shape[1]] = sample.pixels
     return Batch(
-        torch.from_numpy(np.stack([sample.pixels for sample in samples])),
+        torch.from_numpy(pixels),
         torch.tensor([sample.valid_size for sample in samples], dtype=torch.int64),
         Targets.of([sample.boxes for sample in samples], [sample.labels for sample in samples]),
     )

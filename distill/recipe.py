@@ -20,11 +20,13 @@ else:
     import tomli as tomllib
 
 
-class _Strict(pydantic.BaseModel):
+class StrictModel(pydantic.BaseModel):
+    """A table of a recipe: unknown keys are refused."""
+
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
 
-class ModelRecipe(_Strict):
+class ModelRecipe(StrictModel):
     """The detector; fields as in `DetrConfig`, but for the classes, which the data has."""
 
     depth: int = 50
@@ -46,7 +48,7 @@ class ModelRecipe(_Strict):
         return DetrConfig(num_classes=num_classes, norm=norm, **self.model_dump(exclude={"weights"}))
 
 
-class DataRecipe(_Strict):
+class DataRecipe(StrictModel):
     """Where images come from: `scenes`, made on the fly, or a folder in COCO's layout (`coco_images.py`)."""
 
     train: str = "scenes"
@@ -66,7 +68,7 @@ class DataRecipe(_Strict):
     """Processes that make and load images; the result does not depend on it."""
 
 
-class AssistanceRecipe(_Strict):
+class AssistanceRecipe(StrictModel):
     """Accelerations, as in `Assistance`."""
 
     query_groups: int = pydantic.Field(default=1, ge=1)
@@ -79,7 +81,7 @@ class AssistanceRecipe(_Strict):
         return Assistance(**self.model_dump())
 
 
-class OptimiserRecipe(_Strict):
+class OptimiserRecipe(StrictModel):
     """AdamW; the defaults are DETR's (Carion et al. 2020, section A.4)."""
 
     lr: float = pydantic.Field(default=1e-4, gt=0)
@@ -99,7 +101,7 @@ class OptimiserRecipe(_Strict):
     """Of the forward pass; the weights are float32."""
 
 
-class Phase(_Strict):
+class Phase(StrictModel):
     """Some epochs at one size of the network's input."""
 
     epochs: int = pydantic.Field(ge=1)
@@ -110,7 +112,7 @@ class Phase(_Strict):
     """Only backbone and projection learn, by the dense loss: a start that takes a third of the time per image."""
 
 
-class Recipe(_Strict):
+class Recipe(StrictModel):
     """A training."""
 
     name: str

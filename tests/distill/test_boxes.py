@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splitrail.distill.boxes import generalised_iou, to_centre, to_corners
+from splitrail.models.operators import load_operators
 
 _SIDE = st.floats(0.01, 1.0)
 _BOX = st.tuples(st.floats(0, 1), st.floats(0, 1), _SIDE, _SIDE)
@@ -24,6 +25,7 @@ def test_corners_of_a_known_box() -> None:
 @settings(deadline=None)
 @given(_BOX, _BOX)
 def test_generalised_iou_equals_transformers(a: tuple[float, ...], b: tuple[float, ...]) -> None:
+    load_operators()
     reference = pytest.importorskip("transformers.loss.loss_for_object_detection")
     first, second = (to_corners(torch.tensor([box], dtype=torch.float64)) for box in (a, b))
     expected = reference.generalized_box_iou(first, second)

@@ -14,6 +14,7 @@ from splitrail.bench.pictures import Picture
 from splitrail.distill.augment import augment
 from splitrail.distill.loader import SampleSet, TrainingBatches, collate
 from splitrail.distill.recipe import DataRecipe
+from splitrail.stages.bundle import PreProcess
 
 
 def coco_folder(folder: Path, num_images: int = 5, size: tuple[int, int] = (48, 80)) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def test_augmented_truth_stays_on_the_object(tmp_path: Path) -> None:
 
 def test_samples_are_letterboxed_with_boxes_relative_to_the_valid_part(tmp_path: Path) -> None:
     coco_folder(tmp_path)
-    sample = SampleSet(CocoPictures(tmp_path), (64, 64))[0, 0]
+    sample = SampleSet(CocoPictures(tmp_path), PreProcess(size=(64, 64)))[0, 0]
     assert sample.pixels.shape == (64, 64, 3)
     assert sample.valid_size == (38, 64)
     assert not sample.pixels[38:].any()
@@ -160,7 +161,7 @@ def test_samples_are_letterboxed_with_boxes_relative_to_the_valid_part(tmp_path:
 
 
 def _pixels(pictures: CocoPictures, num_workers: int, epoch: int, first_batch: int = 0) -> list[torch.Tensor]:
-    samples = SampleSet(pictures, (32, 48), 7, DataRecipe(crop=0.5, colour=0.1))
+    samples = SampleSet(pictures, PreProcess(size=(32, 48)), 7, DataRecipe(crop=0.5, colour=0.1))
     batches = TrainingBatches(samples, 2, num_workers)
     try:
         return [batch.pixels for batch in batches.epoch(epoch, first_batch)]
@@ -181,7 +182,7 @@ def test_batches_depend_on_seed_and_epoch_and_not_on_the_workers(tmp_path: Path)
 
 def test_fewer_images_than_a_batch_make_one_smaller_batch(tmp_path: Path) -> None:
     coco_folder(tmp_path, num_images=2)
-    batches = TrainingBatches(SampleSet(CocoPictures(tmp_path), (32, 48)), 16, 0)
+    batches = TrainingBatches(SampleSet(CocoPictures(tmp_path), PreProcess(size=(32, 48))), 16, 0)
     assert [len(batch.pixels) for batch in batches.epoch(0)] == [2]
 
 
@@ -189,5 +190,5 @@ def test_images_with_different_numbers_of_objects_share_a_batch(tmp_path: Path) 
     content = coco_folder(tmp_path)
     del content["annotations"][0]
     write(tmp_path, content)
-    samples = SampleSet(CocoPictures(tmp_path), (32, 48))
+    samples = SampleSet(CocoPictures(tmp_path), PreProcess(size=(32, 48)))
     assert collate([samples[0, 0], samples[0, 1]]).targets.used.tolist() == [[False], [True]]

@@ -8,6 +8,7 @@ from splitrail.distill.detr_loss import detr_loss
 from splitrail.distill.matcher import match
 from splitrail.distill.targets import Targets
 from splitrail.models.detr import Predictions
+from splitrail.models.operators import load_operators
 
 _NUM_CLASSES = 7
 
@@ -31,6 +32,7 @@ def _for_reference(targets: Targets) -> list[dict[str, torch.Tensor]]:
 
 @pytest.mark.parametrize("num_objects", [[3, 5], [0, 4, 1], [12], [2, 0]])
 def test_matches_and_losses_equal_those_of_transformers(num_objects: list[int]) -> None:
+    load_operators()
     reference = pytest.importorskip("transformers.loss.loss_for_object_detection")
     predictions, targets = _case(sum(num_objects), num_objects)
     matcher = reference.HungarianMatcher(class_cost=1, bbox_cost=5, giou_cost=2)

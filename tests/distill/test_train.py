@@ -14,14 +14,16 @@ import torch
 from splitrail.bench.bundle_accuracy import evaluate_bundle
 from splitrail.bench.pictures import ScenePictures
 from splitrail.distill.checkpoint import LAST, Checkpoint, CheckpointError
-from splitrail.distill.evaluate import evaluate_detr
+from splitrail.distill.evaluate import evaluate_detector
 from splitrail.distill.finished import export_checkpoint, load_finished
 from splitrail.distill.learner import Batch, Learner, Losses
 from splitrail.distill.loader import SampleSet, collate
+from splitrail.distill.loop import Progress, TrainingError
 from splitrail.distill.recipe import Recipe
-from splitrail.distill.train import Progress, Trainer, TrainingError
+from splitrail.distill.train import Trainer
 from splitrail.launch.train import presets, recipe_path
 from splitrail.pipeline.errors import ConfigError
+from splitrail.stages.bundle import PreProcess
 
 _RECIPE: dict[str, Any] = {
     "name": "tiny",
@@ -76,6 +78,7 @@ def _stop_after(num_steps: int) -> Any:
     return watch
 
 
+@pytest.mark.timeout(400)
 def test_the_loss_falls_and_a_record_is_written_per_epoch(tmp_path: Path) -> None:
     recipe = _recipe(phases=[{"epochs": 8, "size": (64, 80), "batch_size": 4}], evaluate_every_epochs=4)
     Trainer(recipe, tmp_path).run()
@@ -208,19 +211,19 @@ def test_the_averaged_detector_is_exported_and_judged_alike(tmp_path: Path) -> N
     assert "6 steps" in bundle.trained
     finished = load_finished(tmp_path / "training")
     assert all(
-        torch.equal(value, trainer.detr.state_dict()[name]) for name, value in finished.detr.state_dict().items()
+        torch.equal(value, trainer.detr.state_dict()[name]) for name, value in finished.model.state_dict().items()
     )
 
     pictures = ScenePictures((96, 120), 5, "test", 3)
-    in_torch = evaluate_detr(finished.detr, pictures, 3, finished.size)
+    in_torch = evaluate_detector(finished.model, pictures, 3, finished.preprocess)
     exported = evaluate_bundle(tmp_path / "bundle", pictures, 3)
-    assert in_torch.num_objects == exported.num_objects > 0
-    assert exported.map == pytest.approx(in_torch.map, abs=1e-3)
+    assert in_torch.num_objects == exported.boxes.num_objects > 0
+    assert exported.boxes.map == pytest.approx(in_torch.map, abs=1e-3)
 
 
 def test_half_precision_gives_nearly_the_same_losses(tmp_path: Path) -> None:
     pictures = ScenePictures((64, 80), 5, "train", 4)
-    batch = collate([SampleSet(pictures, (64, 80))[0, index] for index in range(4)])
+    batch = collate([SampleSet(pictures, PreProcess(size=(64, 80)))[0, index] for index in range(4)])
     learner = Trainer(_recipe(assistance={"dense": True}), tmp_path).learner
     full = learner(batch)
     with torch.autocast("cpu", torch.bfloat16):

@@ -1,0 +1,77 @@
+"""The trained detector that a student learns from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from ..models.detector import build_detector, for_inference, preprocess_of
+from ..models.detr import DetrConfig
+from ..models.names import default_classes, model_config
+from ..models.rcnn_config import RcnnConfig
+from ..models.weights import load_weights
+from ..pipeline.errors import ConfigError
+from ..stages.bundle import MANIFEST, Bundle, PreProcess
+from .finished import load_finished
+
+
+class Teacher(NamedTuple):
+    """In evaluation mode, on the CPU in float32, with frozen normalisation."""
+
+    model: nn.Module
+    """A `Detr` or an `Rcnn`."""
+    name: str
+    classes: tuple[str, ...]
+    preprocess: PreProcess
+
+
+def load_teacher(what: str, weights: str = "", size: tuple[int, int] | None = None) -> Teacher:
+    """From a checkpoint, the folder of a training or of a distillation, a bundle with weights for torch, or by name with
+    `weights` (a file, a folder, "hub"). With `size` (height, width) its images get that size.
+
+    Raises ConfigError: none of these, or weights missing; CheckpointError, WeightsError, BundleError.
+    """
+    path = Path(what).expanduser()
+    if (path / MANIFEST).is_file():
+        teacher = _of_bundle(path)
+    elif path.exists():
+        finished = load_finished(path)
+        teacher = Teacher(finished.model, finished.name, finished.position.classes, finished.preprocess)
+    else:
+        teacher = _of_name(what, weights)
+    if weights and path.exists():
+        raise ConfigError(f"{what} has weights of its own; leave --weights out")
+    preprocess = teacher.preprocess if size is None else teacher.preprocess.model_copy(update={"size": size})
+    return teacher._replace(model=for_inference(teacher.model), preprocess=preprocess)
+
+
+def _of_name(name: str, weights: str) -> Teacher:
+    try:
+        config = model_config(name)
+    except ConfigError as error:
+        raise ConfigError(f"the teacher {name!r} is no file, no folder and no detector's name ({error})") from error
+    if not weights:
+        raise ConfigError(f"the teacher {name} has random weights, which teach nothing; give --weights FILE or hub")
+    model = build_detector(config)
+    loaded = load_weights(model, weights, name)  # type: ignore[arg-type,unused-ignore]
+    return Teacher(model, name, loaded.classes or default_classes(config), preprocess_of(config, None))
+
+
+def _of_bundle(folder: Path) -> Teacher:
+    bundle = Bundle.load(folder)
+    if bundle.torch_model is None:
+        raise ConfigError(f"the bundle {folder} has no weights for torch; export it with --torch, or give its training")
+    from safetensors.torch import load_file
+
+    make = DetrConfig if bundle.preprocess.kind == "detr" else RcnnConfig
+    try:
+        config = make(**bundle.torch_model.arguments)  # type: ignore[arg-type]
+        with torch.device("meta"):
+            model = build_detector(config)
+        model.load_state_dict(load_file(folder / bundle.torch_model.weights), assign=True)
+    except (TypeError, RuntimeError) as error:
+        raise ConfigError(f"the torch weights of {folder} do not fit ({str(error).splitlines()[0]})") from error
+    return Teacher(model, bundle.detector, bundle.classes, bundle.preprocess)
