@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -27,13 +28,18 @@ from ..pipeline.placement import (
     SINK,
     SOURCE,
     LanePlan,
+    Placement,
 )
 from ..pipeline.stage import Chain, Stage
-from ..stages.bundle import WIRE_SUFFIXES, Bundle, WireType
+from ..stages.bundle import Bundle, GraphStage, WireType
+from ..stages.detections import detection_tensors
+from ..stages.network import form_of
+from ..stages.rcnn_postprocess import MAX_MASK_BYTES
+from ..stages.wire import GraphForm, WireForm
+from .config import RunConfig
 
 MAX_IMAGE_BYTES = 64 << 20
 """Largest native image that may cross ranks, bytes. Its buffers are only touched as far as images fill them."""
-DETECTION_TENSORS = ("boxes", "scores", "labels")
 _MIN_EDGE_BYTES = 4096
 
 
@@ -49,6 +55,24 @@ class Run:
     policy: Policy
     payload_crc: bool
     eager_limit_bytes: int
+    is_filtered: bool = False
+    """Whether the bundle's neural filter is one of the graphs."""
+
+    @staticmethod
+    def plan(config: RunConfig, placement: Placement, bundle: Bundle, policy: Policy = "wait") -> Run:
+        """What `config` asks for. Raises ConfigError: the placement does not fit the bundle, or it has no filter."""
+        is_filtered = config.is_filtered(bundle)
+        return Run(
+            placement.lanes(bundle.chain(is_filtered=is_filtered), bundle.head_length(is_filtered=is_filtered)),
+            bundle,
+            config.wire,
+            config.image_wire,
+            config.overlap,
+            policy,
+            config.payload_crc,
+            config.eager_limit_bytes,
+            is_filtered,
+        )
 
     def crosses(self, lane: LanePlan) -> bool:
         """Whether what leaves this lane goes to another rank."""
@@ -56,7 +80,6 @@ class Run:
 
     def contents(self, lane: LanePlan) -> tuple[str, ...]:
         """Names of the tensors that leave a lane."""
-        graphs = {stage.name: stage for stage in self.bundle.stages}
         stages = lane.stages
         while not stages and lane.inbound is not None:
             lane = self.lanes[lane.inbound]
@@ -69,11 +92,11 @@ class Run:
         if last == ENCODE_JPEG:
             return ("jpeg",)
         if last == POSTPROCESS:
-            return DETECTION_TENSORS
-        graph = graphs[last]
+            return detection_tensors(self.bundle.postprocess)
+        graph = self._graphs[last]
         if not graph.wire_tensors:
             return tuple(output.name for output in graph.outputs)
-        suffixes = WIRE_SUFFIXES[self.wire] if self.crosses(lane) else ("",)
+        suffixes = WireForm.of(self.wire).suffixes if self.crosses(lane) else ("",)
         return tuple(name + suffix for name in graph.wire_tensors for suffix in suffixes)
 
     def edge_tensors(self, lane: LanePlan) -> tuple[str, ...]:
@@ -84,19 +107,36 @@ class Run:
     def max_message_bytes(self, lane: LanePlan) -> int:
         """Largest payload that can leave a lane, bytes."""
         names = self.contents(lane)
-        graphs = {stage.name: stage for stage in self.bundle.stages}
         if names in (("image",), ("jpeg",)):
             return MAX_IMAGE_BYTES
         if names == ("pixels",):
-            height, width = self.bundle.preprocess.size or (self.bundle.preprocess.max_long_side,) * 2
-            return max(_MIN_EDGE_BYTES, 3 * height * width)
-        if names == DETECTION_TENSORS:
-            shape = self.bundle.stages[-1].outputs[0].shape
-            return max(_MIN_EDGE_BYTES, sum(aligned(int(shape[1]) * size) for size in (16, 4, 4)))
-        graph = graphs[lane.stages[-1]]
+            preprocess = self.bundle.preprocess
+            height, width = preprocess.padded(preprocess.size or (preprocess.max_long_side,) * 2)
+            return max(_MIN_EDGE_BYTES, 3 * height * width * np.dtype(preprocess.pixel_dtype).itemsize)
+        if names == detection_tensors(self.bundle.postprocess):
+            return max(_MIN_EDGE_BYTES, self._max_detection_bytes())
+        graph = self._graphs[lane.stages[-1]]
         if graph.wire_tensors:
-            return aligned(graph.max_wire_bytes) + len(names) * aligned(1)
-        return sum(aligned(4 * int(np.prod([int(size) for size in output.shape]))) for output in graph.outputs)
+            num_elements = graph.max_wire_bytes // 4
+            wires = [tensor.shape for tensor in graph.outputs if tensor.name in graph.wire_tensors]
+            channels = [shape[1] if len(shape) > 1 else 1 for shape in wires]
+            num_channels = sum(size if isinstance(size, int) else num_elements for size in channels)
+            return WireForm.of(self.wire).max_bytes(num_elements, num_channels, len(graph.wire_tensors))
+        most = self.bundle.postprocess.max_detections
+        return sum(
+            aligned(8 * prod(most if isinstance(size, str) else size for size in output.shape))
+            for output in graph.outputs
+        )
+
+    def _max_detection_bytes(self) -> int:
+        post = self.bundle.postprocess
+        num = post.max_detections or int(self.bundle.stages[-1].outputs[0].shape[1])
+        sizes = [num * size for size in (16, 4, 4)]
+        if post.masks:
+            sizes += [MAX_MASK_BYTES, num * 4, 8]
+        if post.num_keypoints:
+            sizes.append(num * 12 * post.num_keypoints)
+        return sum(map(aligned, sizes))
 
     def edges(self) -> dict[int, Edge]:
         """The edges between ranks, by the index of the sending lane."""
@@ -110,7 +150,7 @@ class Run:
                 self.max_message_bytes(lane),
                 self.payload_crc,
                 self.eager_limit_bytes,
-                carries_results=self.contents(lane) == DETECTION_TENSORS,
+                carries_results=self.contents(lane) == detection_tensors(self.bundle.postprocess),
             )
             for number, (index, lane) in enumerate(crossing)
         }
@@ -122,8 +162,32 @@ class Run:
         before = self.lanes[lane.inbound]
         if not self.crosses(before):
             return ()
-        graph = next((stage for stage in self.bundle.stages if before.stages and stage.name == before.stages[-1]), None)
+        graph = self._graphs.get(before.stages[-1]) if before.stages else None
         return graph.wire_tensors if graph is not None else ()
+
+    def made_by_graph(self, lane: LanePlan) -> GraphForm:
+        """The form in which the last graph of a lane leaves its tensors: that of the wire where it can make it itself."""
+        graph = self._graphs.get(lane.stages[-1]) if lane.stages else None
+        if graph is None or graph.name != lane.stages[-1] or not self.crosses(lane):
+            return "fp32"
+        return form_of(graph, self.wire)
+
+    def encodes(self, lane: LanePlan) -> Mapping[str, tuple[int, ...] | None]:
+        """Wire tensors that a lane must turn into what travels after its last stage, with their shapes where those are fixed."""
+        graph = self._graphs.get(lane.stages[-1]) if lane.stages and self.crosses(lane) else None
+        if graph is None or self.made_by_graph(lane) == self.wire:
+            return {}
+        shapes = {tensor.name: tensor.shape for tensor in graph.outputs}
+        fixed = {name: tuple(size for size in shapes[name] if isinstance(size, int)) for name in graph.wire_tensors}
+        return {name: shape if len(shape) == len(shapes[name]) else None for name, shape in fixed.items()}
+
+    @property
+    def _graphs(self) -> dict[str, GraphStage]:
+        """Name -> the graph; behind the filter is what was before it."""
+        graphs = {stage.name: stage for stage in self.bundle.stages}
+        if self.bundle.filter is not None:
+            graphs[self.bundle.filter.graph.name] = graphs[self.bundle.filter.after]
+        return graphs
 
 
 @dataclass(slots=True)
@@ -135,6 +199,8 @@ class Parts:
     encode_jpeg: Callable[[str], Stage]
     decode_jpeg: Callable[[str], Stage]
     decode: Callable[[tuple[str, ...]], Stage]
+    encode: Callable[[LanePlan], Stage]
+    """What makes the tensors of the wire from those of the lane's last graph."""
     source: Inbound | None
     sink: Outbound | None
     on_drop: Callable[[Packet, str], None]
@@ -177,6 +243,8 @@ def build_lanes(
         else:
             inbound = local[plan.inbound]
         stages.extend(parts.stage(name, plan) for name in plan.stages if name not in (SOURCE, SINK))
+        if run.encodes(plan):
+            stages.append(parts.encode(plan))
         outbound: Outbound
         if plan.outbound is None:
             assert parts.sink is not None

@@ -12,7 +12,7 @@ import pydantic
 from ..pipeline.errors import ConfigError
 from ..pipeline.local_channel import Policy
 from ..pipeline.placement import Placement
-from ..stages.bundle import WireType
+from ..stages.bundle import Bundle, WireType
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -74,7 +74,7 @@ class RunConfig(pydantic.BaseModel):
     engine: str = "auto"
     """auto, onnxruntime, openvino, torch, tensorrt; a precision may follow after a colon: openvino:bf16."""
     device: str = "cpu"
-    """For the torch engine: cpu or cuda."""
+    """For the torch engine cpu or cuda, for tensorrt cuda; cuda:1 is the second GPU."""
     threads: int = pydantic.Field(0, ge=0)
     """Compute threads of a rank; 0: the cores of its host shared among the ranks there."""
     wire: WireType = "fp16"
@@ -84,8 +84,14 @@ class RunConfig(pydantic.BaseModel):
     overlap: Literal["full", "naive", "blocking"] = "full"
     policy: Policy | Literal["auto"] = "auto"
     """auto: drop-oldest for live sources, wait for files."""
+    single_stream: bool = False
+    """A frame is captured when the one before has its result; needs the sink beside the source."""
     score_threshold: float | None = pydantic.Field(None, ge=0, le=1)
     """None: the bundle's."""
+    filter: bool | None = None
+    """Whether the bundle's neural filter ends empty frames early; None: where it has one."""
+    filter_threshold: float | None = pydantic.Field(None, ge=0, le=1)
+    """A frame whose probability to have an object is below is empty; None: the bundle's."""
     stall_timeout_s: float = pydantic.Field(60.0, gt=0)
     payload_crc: bool = False
     hosts: tuple[str, ...] = ()
@@ -129,6 +135,14 @@ class RunConfig(pydantic.BaseModel):
         segments = [{"rank": segment.rank, "stages": list(segment.stages)} for segment in placement.segments]
         return self.model_copy(update={"placement": {"name": placement.name, "segments": segments}})
 
+    def is_filtered(self, bundle: Bundle) -> bool:
+        """Whether this run filters. Raises ConfigError: a threshold is given for no filter."""
+        if self.filter is False and self.filter_threshold is not None:
+            raise ConfigError("--filter-threshold is given and --no-filter too; leave one of them out")
+        if self.filter is None:
+            return bundle.filter is not None or self.filter_threshold is not None
+        return self.filter
+
     def resolve_placement(self) -> Placement:
         """The placement this run asks for, its source and sink moved as asked."""
         if isinstance(self.placement, dict):
@@ -141,6 +155,11 @@ class RunConfig(pydantic.BaseModel):
         if self.sink_rank is not None:
             _check_rank(self.sink_rank, placement, "sink_rank")
             placement = placement.with_sink(self.sink_rank)
+        if self.single_stream and placement.source_rank != placement.sink_rank:
+            raise ConfigError(
+                f"single_stream needs source and sink on one rank and they are on {placement.source_rank} and "
+                f"{placement.sink_rank}; leave out sink_rank"
+            )
         return placement
 
 

@@ -18,6 +18,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 
@@ -125,7 +126,7 @@ class _Rank:
         placement = together(self._comm, config.resolve_placement)
         together(self._comm, lambda: check_world(self._comm, config, placement, self._host))
         folder, bundle, was_sent = share_bundle(self._comm, config.bundle)
-        plans = together(self._comm, lambda: placement.lanes([stage.name for stage in bundle.stages]))
+        run = together(self._comm, lambda: Run.plan(config, placement, bundle))
         out = together(self._comm, lambda: self._folder(config, placement))
         if self._rank != 0 and out is not None:
             undo.callback(shutil.rmtree, out, ignore_errors=True)
@@ -133,7 +134,9 @@ class _Rank:
         files = JournalFiles(out if self._rank == 0 else None, self._halt.stop)
         control = Control(communication, self._rank, self._comm.size, self._host, self._halt, files.append)
         journal = Journal(control.ship_journal if config.overlap == "full" else files.hold, self._halt.stop)
-        workshop = Workshop(config, placement, plans, bundle, folder, self._rank, self._num_local_ranks(), out, journal)
+        workshop = Workshop(
+            config, placement, run.lanes, bundle, folder, self._rank, self._num_local_ranks(), out, journal
+        )
         self._halt.listen(lambda _: workshop.hurry())
         together(self._comm, workshop.open)
         facts = together(self._comm, lambda: gather_json(self._comm, workshop.source_facts()))
@@ -142,16 +145,7 @@ class _Rank:
         if policy == "auto":
             policy = "drop-oldest" if source_facts["live"] else "wait"
         together(self._comm, lambda: workshop.open_sink(source_facts, lossless=policy == "wait"))
-        run = Run(
-            plans,
-            bundle,
-            config.wire,
-            config.image_wire,
-            config.overlap,
-            policy,
-            config.payload_crc,
-            config.eager_limit_bytes,
-        )
+        run = replace(run, policy=policy)
         clocks = self._measure_clocks(run)
         lanes = together(
             self._comm,
@@ -173,7 +167,7 @@ class _Rank:
             host=self._host,
             placement=placement.name,
             lanes=[lane.name for lane in lanes],
-            chain=[[plan.rank, plan.name] for plan in plans],
+            chain=[[plan.rank, plan.name] for plan in run.lanes],
             overlap=config.overlap,
             policy=policy,
             wire=config.wire,
@@ -239,7 +233,7 @@ class _Rank:
         collect_files(self._comm, out, self._rank)
         if self._rank == 0:
             assert out is not None
-            summary = complete_outputs(out, accuracy=lambda: judge(out, config, run.bundle.classes))
+            summary = complete_outputs(out, accuracy=lambda: judge(out, config, run.bundle))
             if not _is_started_by_run():
                 print_summary(summary, Console())
         self._comm.Barrier()

@@ -54,7 +54,7 @@ def start(
     link = link or Link()
     placement = config.resolve_placement()
     bundle = Bundle.load(bundle_folder(config.bundle), verify=False)
-    placement.lanes([stage.name for stage in bundle.stages])
+    Run.plan(config, placement, bundle)
     installation = detect_mpi()
     out = Path(config.out).absolute()
     if link.netns and hostfile is not None:
@@ -95,7 +95,7 @@ def _hosts(
     """The hosts of the run: of the hostfile, two on this machine, or None for this machine alone."""
     if link.netns:
         # The far host sees none of this: neither what a run writes nor the bundles a host has been sent.
-        two = TwoHosts(link.rate, link.delay_ms, hide=[] if dry_run else [out, cache_folder()])
+        two = TwoHosts(link.rate, link.delay_ms, hide=[] if dry_run else [out, cache_folder()], keep=link.keep)
         if dry_run:
             raise ConfigError("--dry-run cannot show a run over --netns: its hosts do not exist yet")
         with two:
@@ -132,16 +132,7 @@ def _shared_threads(placement: Placement) -> int:
 
 
 def _eager_limit(config: RunConfig, placement: Placement, bundle: Bundle) -> int:
-    run = Run(
-        placement.lanes([stage.name for stage in bundle.stages]),
-        bundle,
-        config.wire,
-        config.image_wire,
-        config.overlap,
-        "wait",
-        config.payload_crc,
-        config.eager_limit_bytes,
-    )
+    run = Run.plan(config, placement, bundle)
     largest = [edge.max_message_bytes for edge in run.edges().values()]
     return eager_limit_for(max(largest, default=0))
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from .. import __version__
 from ..pipeline.errors import ConfigError
 from .config import DEFAULT_BUNDLE, RunConfig, read_mapping
+from .options import Delay, Hostfile, Json, NetNs, Rate
 
 # typer reads the annotations at run time, and its options are spelled Optional for Python 3.10.
 app = typer.Typer(
@@ -23,16 +24,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Cut an object detector between an edge device and a workstation and stream video through it over MPI.",
 )
-bench = typer.Typer(no_args_is_help=True, help="Measure: overlap of the channel (more to come).")
-app.add_typer(bench, name="bench")
-_Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-_Hostfile = Annotated[Optional[Path], typer.Option(help="Hosts in rank order; see hostfiles/.")]  # noqa: UP045
-_NetNs = Annotated[
-    bool, typer.Option("--netns", help="Two hosts on this machine: namespaces joined by a link. Needs root.")
-]
-_Rate = Annotated[str, typer.Option(help="Rate of that link, for instance 100mbit.")]
-_Delay = Annotated[str, typer.Option(help="One-way delay of that link, for instance 10ms.")]
-
 
 _RUN_KEYS = {
     "source": ("source", "uri"),
@@ -68,15 +59,29 @@ def run(
     out: Annotated[str, typer.Option(help="Folder for the results.")] = "",
     bundle: Annotated[str, typer.Option(help="Folder of the detector, or an embedded one by name.")] = DEFAULT_BUNDLE,
     placement: Annotated[
-        str, typer.Option(help="full, backbone, transformer, offload, three-ranks, or a .toml file.")
+        str, typer.Option(help="full, split (or backbone), transformer, offload, three-ranks, or a .toml file.")
     ] = "backbone",
-    engine: Annotated[str, typer.Option(help="auto, onnxruntime, openvino[:bf16], torch.")] = "auto",
-    device: Annotated[str, typer.Option(help="For the torch engine: cpu or cuda.")] = "cpu",
-    wire: Annotated[str, typer.Option(help="What features travel as: fp32, fp16, uint8.")] = "fp16",
+    engine: Annotated[
+        str, typer.Option(help="auto, onnxruntime, openvino[:bf16], tensorrt[:fp16|int8], torch[:bf16|fp16].")
+    ] = "auto",
+    device: Annotated[
+        str, typer.Option(help="For torch: cpu or cuda; cuda:1 is the second GPU, for tensorrt too.")
+    ] = "cpu",
+    wire: Annotated[
+        str, typer.Option(help="What features travel as: fp32, fp16, or uint8|6|4[-channel][+zstd] (docs/wire.md).")
+    ] = "fp16",
+    filter: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option(help="End frames without an object at the edge; on where the bundle has a neural filter."),
+    ] = None,
+    filter_threshold: Annotated[Optional[float], typer.Option(help="0 to 1; the bundle's own by default.")] = None,  # noqa: UP045
     image_wire: Annotated[str, typer.Option(help="What images travel as: raw or jpeg.")] = "raw",
     jpeg_quality: Annotated[int, typer.Option(help="1 to 100.")] = 90,
     overlap: Annotated[str, typer.Option(help="full, or a baseline: naive, blocking.")] = "full",
     policy: Annotated[str, typer.Option(help="auto, wait, drop-oldest, drop-newest.")] = "auto",
+    single_stream: Annotated[
+        bool, typer.Option("--single-stream", help="Capture a frame when the one before has its result.")
+    ] = False,
     threads: Annotated[int, typer.Option(help="Compute threads of a rank; 0: its share of the host's cores.")] = 0,
     stride: Annotated[int, typer.Option(help="Take every n-th frame.")] = 1,
     max_frames: Annotated[Optional[int], typer.Option(help="End after so many frames.")] = None,  # noqa: UP045
@@ -93,13 +98,16 @@ def run(
     show: Annotated[bool, typer.Option("--show", help="Show the results in a window.")] = False,
     stall_timeout: Annotated[float, typer.Option(help="End when nothing moved for so long, s.")] = 60.0,
     payload_crc: Annotated[bool, typer.Option("--payload-crc", help="Checksum every payload (4 ms for 7 MB).")] = False,
+    measure_power: Annotated[
+        bool, typer.Option("--measure-power", help="Sample the power meters, after some seconds of idling.")
+    ] = False,
     config: Annotated[Optional[Path], typer.Option(help="TOML with these keys; options given here win.")] = None,  # noqa: UP045
-    hostfile: _Hostfile = None,
-    netns: _NetNs = False,
-    link_rate: _Rate = "",
-    link_delay: _Delay = "",
+    hostfile: Hostfile = None,
+    netns: NetNs = False,
+    link_rate: Rate = "",
+    link_delay: Delay = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the mpirun command and do nothing.")] = False,
-    json: _Json = False,
+    json: Json = False,
 ) -> int:
     """Stream a source through a detector, split over MPI ranks. Starts mpirun itself.
 
@@ -149,7 +157,7 @@ def rank(config: Annotated[Optional[Path], typer.Option(help="The run, on rank 0
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/demo"),
-    json: _Json = False,
+    json: Json = False,
 ) -> int:
     """Stream the embedded clip through the embedded detector on two ranks of this machine.
 
@@ -162,8 +170,8 @@ def demo(
 
 @app.command()
 def doctor(
-    hostfile: _Hostfile = None,
-    json: _Json = False,
+    hostfile: Hostfile = None,
+    json: Json = False,
 ) -> int:
     """What each host has: Python, MPI, engines, sensors; round trip and rate between the hosts.
 
@@ -173,45 +181,6 @@ def doctor(
     from .hostfile import Hosts
 
     return run_doctor(Hosts.load(hostfile) if hostfile is not None else None, as_json=json)
-
-
-@app.command()
-def export(
-    detector: Annotated[
-        str,
-        typer.Argument(
-            help="detr-resnet-18|34|50|101, detr-resnet-50-dc5, detr-resnet-101-dc5, or the folder of a training."
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="Folder of the new bundle.")],
-    weights: Annotated[
-        Optional[str], typer.Option(help="FILE or FOLDER (original or Hugging Face layout), or hub; random by default.")  # noqa: UP045
-    ] = None,
-    size: Annotated[
-        str, typer.Option(help="HxW for a fixed size (letterboxed), or dynamic; 480x640, or the training's own.")
-    ] = "",
-    cut: Annotated[str, typer.Option(help="c5, projection, memory, several joined by commas, or none.")] = "projection",
-    opset: Annotated[int, typer.Option(help="ONNX opset; 13 for TensorRT 8.")] = 17,
-    seed: Annotated[int, typer.Option(help="For random weights.")] = 0,
-    queries: Annotated[Optional[int], typer.Option(help="Number of queries.")] = None,  # noqa: UP045
-    encoder_layers: Annotated[Optional[int], typer.Option(help="Number of encoder layers.")] = None,  # noqa: UP045
-    decoder_layers: Annotated[Optional[int], typer.Option(help="Number of decoder layers.")] = None,  # noqa: UP045
-    classes: Annotated[Optional[int], typer.Option(help="Number of classes, without no-object.")] = None,  # noqa: UP045
-    torch_engine: Annotated[bool, typer.Option("--torch", help="Add the weights for the torch engine.")] = False,
-) -> None:
-    """Make a bundle of ONNX graphs from a detector in torch.
-
-    Example: `splitrail export detr-resnet-50 --weights hub --size 800x1066 --out bundles/r50`
-    """
-    from .export import export_verb
-
-    overrides = {
-        "num_queries": queries,
-        "encoder_layers": encoder_layers,
-        "decoder_layers": decoder_layers,
-        "num_classes": classes,
-    }
-    export_verb(detector, out, weights, size, cut, opset, seed, torch_engine, overrides, Console(stderr=True))
 
 
 @app.command()
@@ -226,15 +195,20 @@ def train(
     data: Annotated[Optional[str], typer.Option(help="scenes, or a COCO folder to train on.")] = None,  # noqa: UP045
     validation: Annotated[Optional[str], typer.Option(help="scenes, or a COCO folder.")] = None,  # noqa: UP045
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[int, typer.Option(help="Compute threads on the CPU; 0: as many as torch takes.")] = 0,
+    threads: Annotated[
+        int, typer.Option(help="Compute threads of a process on the CPU; 0: as many as torch takes, or 1 of several.")
+    ] = 0,
+    processes: Annotated[
+        int, typer.Option(help="On a CPU: so many processes share every batch, faster than threads on a small network.")
+    ] = 1,
 ) -> int:
     """Train a DETR on generated scenes or on a folder in COCO's layout.
 
-    Example: `splitrail train --config demo --out out/train`
+    Example: `splitrail train --config demo --out out/train --processes 2`
     """
     from .train import train_verb
 
-    return train_verb(config, out, resume, epochs, data, validation, device, threads, Console(stderr=True))
+    return train_verb(config, out, resume, epochs, data, validation, device, threads, processes, Console(stderr=True))
 
 
 @app.command()
@@ -245,10 +219,12 @@ def evaluate(
     ] = "",
     num_images: Annotated[int, typer.Option(help="The first so many; a run's are all judged.")] = 500,
     engine: Annotated[str, typer.Option(help="For a bundle: auto, onnxruntime, openvino[:bf16], torch.")] = "auto",
-    wire: Annotated[str, typer.Option(help="For a bundle: fp32, fp16, uint8.")] = "fp32",
+    wire: Annotated[str, typer.Option(help="For a bundle: as run takes it, for instance uint8+zstd.")] = "fp32",
+    filter: Annotated[Optional[bool], typer.Option(help="For a bundle: as run takes it.")] = None,  # noqa: UP045
+    filter_threshold: Annotated[Optional[float], typer.Option(help="For a bundle: 0 to 1.")] = None,  # noqa: UP045
     threads: Annotated[int, typer.Option(help="Compute threads.")] = 1,
     device: Annotated[str, typer.Option(help="For torch: auto, cpu or cuda.")] = "cpu",
-    json: _Json = False,
+    json: Json = False,
 ) -> int:
     """Mean average precision against the truth, by COCO's own code.
 
@@ -256,7 +232,9 @@ def evaluate(
     """
     from .evaluate import evaluate_verb, print_accuracy
 
-    result = evaluate_verb(what, data, num_images, engine, wire, threads, device, Console(stderr=True))
+    result = evaluate_verb(
+        what, data, num_images, engine, wire, threads, device, Console(stderr=True), filter, filter_threshold
+    )
     if json:
         print(json_module.dumps(result, indent=1))
     else:
@@ -278,7 +256,7 @@ def report(
     ] = None,
     out: Annotated[Optional[Path], typer.Option(help="The page; DIR/report.html by default.")] = None,  # noqa: UP045
     figures: Annotated[bool, typer.Option("--figures", help="Write the figures as PNG beside the page, too.")] = False,
-    json: _Json = False,
+    json: Json = False,
 ) -> int:
     """Make a page, a Markdown file and traces for Perfetto from what runs have left, also from runs that failed.
 
@@ -298,6 +276,7 @@ def scenes(
     split: Annotated[
         str, typer.Option(help="train, or test with grounds and textures that train never shows.")
     ] = "train",
+    workers: Annotated[int, typer.Option(help="Processes that make them.")] = 1,
 ) -> None:
     """Generate pictures with exact boxes, masks and keypoints as a COCO-format folder.
 
@@ -305,7 +284,7 @@ def scenes(
     """
     from .scenes import scenes_verb
 
-    scenes_verb(out, num_images, size, seed, split, Console(stderr=True))
+    scenes_verb(out, num_images, size, seed, split, workers, Console(stderr=True))
 
 
 @app.command()
@@ -313,7 +292,7 @@ def diff(
     a: Annotated[Path, typer.Argument(help="Folder of a run.")],
     b: Annotated[Path, typer.Argument(help="Folder of another run over the same frames.")],
     score_floor: Annotated[float, typer.Option(help="A's detections below are left out; 0 to 1.")] = 0.5,
-    json: _Json = False,
+    json: Json = False,
 ) -> None:
     """How far the detections of two runs are apart, for instance with another wire type or engine.
 
@@ -332,39 +311,5 @@ def diff(
         print(f"score difference: mean {result.mean_score:.5f}, worst {result.worst_score:.5f}")
 
 
-@bench.command("overlap")
-def bench_overlap(
-    netns: _NetNs = False,
-    link_rate: _Rate = "1gbit",
-    link_delay: _Delay = "",
-    frame_bytes: Annotated[int, typer.Option(help="Bytes of a frame on the wire.")] = 6_963_200,
-    stage_ms: Annotated[float, typer.Option(help="Work of each stage, ms; 0: as long as the wire takes.")] = 0.0,
-    num_frames: Annotated[int, typer.Option(help="Frames of each measurement.")] = 100,
-    repeats: Annotated[int, typer.Option(help="Measurements of each row.")] = 1,
-    engines: Annotated[str, typer.Option(help="Of sleep, native, mix.")] = "sleep,native,mix",
-    overlaps: Annotated[str, typer.Option(help="Of full, naive, blocking.")] = "full,naive,blocking",
-    json: _Json = False,
-) -> int:
-    """How much of the ideal throughput the channel reaches, beside the naive loops, in one run.
-
-    Example: `splitrail bench overlap --netns --link-rate 1gbit --json`
-    """
-    from .bench_overlap import OverlapBench
-
-    link_bench = OverlapBench(
-        netns=netns,
-        link_rate=link_rate,
-        link_delay=link_delay or None,
-        frame_bytes=frame_bytes,
-        stage_ms=stage_ms,
-        num_frames=num_frames,
-        repeats=repeats,
-        engines=tuple(engines.split(",")),
-        overlaps=tuple(overlaps.split(",")),
-    )
-    rows = link_bench.run()
-    if json:
-        print(json_module.dumps(rows, indent=1))
-    else:
-        link_bench.print(rows, Console())
-    return 0
+# Verbs of other files add themselves to `app`.
+from . import verbs_bench, verbs_detector, verbs_distill, verbs_overlap, verbs_plan, verbs_wire  # noqa: E402, F401

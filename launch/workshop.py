@@ -18,17 +18,21 @@ from ..pipeline.placement import DECODE_JPEG, ENCODE_JPEG, POSTPROCESS, PREPROCE
 from ..pipeline.stage import Stage
 from ..stages.bundle import Bundle
 from ..stages.cache import cache_folder
-from ..stages.codec import Decode
+from ..stages.codec import Decode, Encode
+from ..stages.engine import Engine
 from ..stages.engine_choice import check_engine, choose_engine
+from ..stages.engines.progress import say
 from ..stages.engines.registry import EngineKind, open_engine, register_engine
 from ..stages.gallery import Gallery
 from ..stages.jpeg import JpegDecode, JpegEncode
 from ..stages.network import Network, outputs_of
-from ..stages.postprocess import DetrPostprocess
+from ..stages.neural_filter import open_filter
+from ..stages.postprocess import open_postprocess
 from ..stages.preprocess import Preprocess
 from ..stages.scene_source import open_scenes
 from ..stages.sink import Sink
 from ..stages.source import Source, SourceOptions, open_source, register_source
+from ..stages.turnstile import Turnstile, TurnstileSink
 from ..stages.writers.open_writers import open_writers
 from .assemble import Parts, Run
 from .config import RunConfig
@@ -36,7 +40,14 @@ from .config import RunConfig
 # By name only: no rank imports torch unless it is asked for, so `auto` does not try it.
 register_source("scenes", open_scenes)
 register_engine(
-    EngineKind("torch", "splitrail.models.engine:open_torch_engine", "torch", "torch", ("fp32",), automatic=False)
+    EngineKind(
+        "torch",
+        "splitrail.models.engine:open_torch_engine",
+        "torch",
+        "torch",
+        ("fp32", "bf16", "fp16"),
+        automatic=False,
+    )
 )
 
 
@@ -63,17 +74,19 @@ class Workshop:
         self._journal = journal
         self._is_source = rank == placement.source_rank
         self._is_sink = rank == placement.sink_rank
-        names = [stage.name for stage in bundle.stages]
+        names = bundle.chain(is_filtered=config.is_filtered(bundle))
         self._graphs = [name for plan in plans if plan.rank == rank for name in plan.stages if name in names]
         self._plans = plans
         self.threads = config.threads or max(1, (os.cpu_count() or 1) // num_local_ranks)
         self._engine = ""
+        self._engines: dict[str, Engine] = {}
         self._precision = ""
         self._choice: str | None = None
         self._disagreement = ""
         self._source: _CountedSource | None = None
         self._sink: Sink | None = None
         self._gallery: Gallery | None = None
+        self._turnstile = Turnstile() if config.single_stream else None
 
     def open(self) -> None:
         """Choose the engine and open the source, as far as this rank has them."""
@@ -91,6 +104,7 @@ class Workshop:
                     self._journal,
                 ),
                 self._journal,
+                self._turnstile,
             )
 
     def source_facts(self) -> dict[str, Any] | None:
@@ -153,23 +167,37 @@ class Workshop:
             if name == DECODE_JPEG:
                 return JpegDecode()
             if name == POSTPROCESS:
-                threshold = self._config.score_threshold
-                return DetrPostprocess(self._bundle.postprocess.score_threshold if threshold is None else threshold)
+                return open_postprocess(self._bundle.postprocess, self._config.score_threshold)
+            if self._bundle.filter is not None and name == self._bundle.filter.graph.name:
+                # The torch engine makes its model from weights, which a filter has none of.
+                is_torch = self._engine == "torch"
+                return open_filter(
+                    self._folder,
+                    self._bundle,
+                    "onnxruntime" if is_torch else self._engine,
+                    self.threads,
+                    "cpu" if is_torch else self._config.device,
+                    self._config.filter_threshold,
+                )
             return self._network(name, plan, run)
 
         return Parts(
             stage=make,
             encode_jpeg=lambda tensor: JpegEncode(self._config.jpeg_quality, _jpeg_tensor(tensor)),
-            decode_jpeg=lambda tensor: JpegDecode(_jpeg_tensor(tensor)),
+            decode_jpeg=lambda tensor: JpegDecode(_jpeg_tensor(tensor), self._bundle.preprocess.pixel_dtype),
             decode=lambda names: Decode(names, run.wire),
+            encode=lambda plan: self._encode(plan, run),
             source=self._source,
-            sink=self._sink,
+            sink=TurnstileSink(self._sink, self._turnstile) if self._sink and self._turnstile else self._sink,
             on_drop=self._on_drop,
         )
 
     def facts(self) -> dict[str, Any]:
         """For the journal's first line."""
-        sizes = {stage.name: (self._folder / stage.graph).stat().st_size for stage in self._bundle.stages}
+        graphs = list(self._bundle.stages)
+        if self._bundle.filter is not None:
+            graphs.append(self._bundle.filter.graph)
+        sizes = {graph.name: (self._folder / graph.graph).stat().st_size for graph in graphs}
         return {
             "engine": self._engine or None,
             "precision": self._precision or None,
@@ -178,6 +206,7 @@ class Workshop:
             "threads": self.threads if self._graphs else None,
             "graphs": self._graphs,
             "graph_bytes": sum(sizes[name] for name in self._graphs),
+            "filter_threshold": self._filter_threshold(),
             "source": self.source_facts(),
         }
 
@@ -186,15 +215,29 @@ class Workshop:
         return {
             **measure_memory(),
             "num_captured": self._source.num_captured if self._source is not None else None,
+            "device_ms": self._device_times() or None,
         }
+
+    def _device_times(self) -> dict[str, dict[str, float]]:
+        """Stage -> the GPU's own time for a frame, from engines that measure it."""
+        times: dict[str, dict[str, float]] = {
+            name: engine.device_times_ms()
+            for name, engine in self._engines.items()
+            if hasattr(engine, "device_times_ms")
+        }
+        return {name: found for name, found in times.items() if found}
 
     def stop_source(self) -> None:
         """End the run after the frames that are in flight."""
         if self._source is not None:
             self._source.source.stop()
+        if self._turnstile is not None:
+            self._turnstile.open()
 
     def hurry(self) -> None:
         """The run has failed: close the outputs as they are."""
+        if self._turnstile is not None:
+            self._turnstile.open()
         if self._sink is not None:
             self._sink.hurry()
 
@@ -208,11 +251,18 @@ class Workshop:
         threads = os.cpu_count() or 1
         name, _, precision = self._config.engine.partition(":")
         if name == "auto":
-            choice = choose_engine(self._folder, self._bundle, threads=threads, cache=cache_folder())
+            choice = choose_engine(self._folder, self._bundle, threads=threads, cache=cache_folder(), on_progress=say)
             self._choice = str(choice)
         else:
             choice = check_engine(
-                self._folder, self._bundle, name, precision or "fp32", threads=threads, cache=cache_folder()
+                self._folder,
+                self._bundle,
+                name,
+                precision or "fp32",
+                threads=threads,
+                cache=cache_folder(),
+                device=self._config.device,
+                on_progress=say,
             )
         self._engine, self._precision = choice.engine, choice.precision
         self._disagreement = choice.disagreement
@@ -220,25 +270,43 @@ class Workshop:
     def _network(self, name: str, plan: LanePlan, run: Run) -> Network:
         index = next(number for number, stage in enumerate(self._bundle.stages) if stage.name == name)
         stage = self._bundle.stages[index]
-        crosses = plan.stages[-1] == name and run.crosses(plan)
-        wire = run.wire if crosses and stage.wire_tensors else None
+        wire = run.made_by_graph(plan) if plan.stages[-1] == name else None
         outputs = outputs_of(stage, wire)
         engine = open_engine(
             self._engine, self._precision, self._folder, self._bundle, index, outputs, self.threads, self._config.device
         )
+        self._engines[name] = engine
         return Network(engine, stage, wire)
+
+    def _encode(self, plan: LanePlan, run: Run) -> Encode:
+        shapes = run.encodes(plan)
+        fixed = {name: shape for name, shape in shapes.items() if shape is not None}
+        return Encode(
+            tuple(shapes), run.wire, fixed if len(fixed) == len(shapes) else None, source=run.made_by_graph(plan)
+        )
+
+    def _filter_threshold(self) -> float | None:
+        """Of the filter on this rank."""
+        neural_filter = self._bundle.filter
+        if neural_filter is None or neural_filter.graph.name not in self._graphs:
+            return None
+        asked = self._config.filter_threshold
+        return neural_filter.threshold if asked is None else asked
 
 
 class _CountedSource:
     """The source as the lane's inbound: counts what was captured and keeps the images for the sink beside it."""
 
-    def __init__(self, source: Source, journal: Journal) -> None:
+    def __init__(self, source: Source, journal: Journal, turnstile: Turnstile | None) -> None:
         self.source = source
         self._journal = journal
+        self._turnstile = turnstile
         self.num_captured = 0
         self.gallery: Gallery | None = None
 
     def receive(self) -> Packet | None:
+        if self._turnstile is not None:
+            self._turnstile.enter()
         packet = self.source.receive()
         if packet is not None:
             self.num_captured += 1

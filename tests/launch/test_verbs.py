@@ -24,7 +24,10 @@ def test_scenes_writes_a_coco_folder(tmp_path):
     [
         (["scenes", "--out", "x", "--size", "tall"], "HxW"),
         (["scenes", "--out", "x", "--split", "both"], "neither train nor test"),
-        (["export", "detr-resnet-50", "--out", "x", "--cut", "sideways"], "cuts are c5, projection, memory"),
+        (
+            ["export", "detr-resnet-50", "--out", "x", "--cut", "sideways"],
+            "cuts are l0, bottleneck, c5, projection, memory",
+        ),
         (["run", "--out", "x"], "--source is missing"),
         (["run", "--source", "x"], "--out is missing"),
         (["frobnicate"], "frobnicate"),
