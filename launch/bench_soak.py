@@ -32,6 +32,8 @@ MAX_AGE_RATIO = 2.0
 """Last third against first: in a queue that fills at twice the capacity the age grows with the time, which makes this 5."""
 _SAMPLE_S = 0.1
 _TOO_FAST = 2.0
+_END_TIMEOUT_S = 30.0
+"""For a run that was asked to end."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,11 @@ class Soak:
                 samples = _watch(process, out / DETECTIONS)
             finally:
                 process.terminate()
-                process.wait()
+                try:
+                    process.wait(_END_TIMEOUT_S)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
             said.seek(0)
             lines = [
                 line for line in said.read().decode(errors="replace").splitlines() if line.startswith("splitrail: ")

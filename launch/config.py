@@ -114,7 +114,13 @@ class RunConfig(pydantic.BaseModel):
     def check(raw: object, where: str) -> RunConfig:
         """From a mapping; `where` names it in errors."""
         try:
-            return RunConfig.model_validate(raw)
+            config = RunConfig.model_validate(raw)
+            if config.device != "cpu" and config.engine == "auto":
+                raise ConfigError(
+                    f"{where}: engine auto is decided without a device, and the device is {config.device}; name the engine, "
+                    "torch or tensorrt"
+                )
+            return config
         except pydantic.ValidationError as error:
             first = error.errors()[0]
             key = ".".join(str(part) for part in first["loc"])

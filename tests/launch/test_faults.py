@@ -204,6 +204,7 @@ def test_a_damaged_bundle_is_named(splitrail_run, bundle, tmp_path):
     [
         ("colour = 1\n", "unknown key 'colour'"),
         ("[source]\nuri = 'x'\nspeed = 2\n", "unknown key 'source.speed'"),
+        ("device = 'cuda'\n", "engine auto is decided without a device, and the device is cuda; name the engine"),
         ("threads = 'many'\n", "'threads'"),
         ("source = 'clip.mp4'\n", "'source'"),
         ("threads = = 1\n", "does not parse"),
