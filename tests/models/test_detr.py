@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from splitrail.models.cut import split
-from splitrail.models.detr import IMAGE_MEAN, IMAGE_STD, Detr, DetrConfig
+from splitrail.models.detr import Detr, DetrConfig
 from splitrail.models.names import COCO_CLASSES, DETECTORS, class_names, config_of
+from splitrail.models.pixels import IMAGE_MEAN, IMAGE_STD
 from splitrail.models.random_init import random_detr
 from splitrail.models.resnet import ResNet
 from splitrail.pipeline.errors import ConfigError
