@@ -148,7 +148,9 @@ def _engines() -> dict[str, str]:
 
 
 def _graph_engines() -> dict[str, str]:
-    """By engine: the precisions that it has here, or else the one reason why it has none."""
+    """By engine that a run knows: the precisions that it has here, or else the one reason why it has none."""
+    from . import workshop  # noqa: F401  registers those that are not in stages
+
     found: dict[str, list[EngineOffer]] = {}
     for offer in engine_offers():
         found.setdefault(offer.engine, []).append(offer)

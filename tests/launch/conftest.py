@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import time
 
@@ -11,6 +12,12 @@ import pytest
 from run_support import NUM_FRAMES, Outcome, command
 
 from splitrail.stages.synthetic_bundle import make_synthetic_bundle
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """A shell's background job ignores interrupts, and what it starts would, too."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
