@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+from types import FrameType
 
 from ..pipeline.errors import SplitrailError
 from .endings import exit_code, one_line
@@ -24,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     # Newer typer brings its own copy of click, so its errors are found through a public name of typer's.
     command_line_error: type[Exception] = typer.BadParameter.__mro__[2]
+    before = signal.signal(signal.SIGTERM, _end)
     try:
         result = typer.main.get_command(app)(args=arguments, prog_name="splitrail", standalone_mode=False)
         return result if isinstance(result, int) else 0
@@ -36,6 +39,13 @@ def main(arguments: list[str] | None = None) -> int:
     except SplitrailError as error:
         print(f"splitrail: {one_line(error)}", file=sys.stderr)
         return exit_code(error)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    # As an exception, so that a verb which has started runs of its own ends them before it goes.
+    raise SystemExit(128 + number)
 
 
 def _config_of(arguments: list[str]) -> str | None:

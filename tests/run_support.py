@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import sys
 import time
 from pathlib import Path
 
 import psutil
+import pytest
+
+from splitrail.launch.cli import main
 
 NUM_FRAMES = 40
 """Frames of the clip that the fixtures make."""
+NUM_TIMED = NUM_FRAMES - 5
+"""Those of them that times are of: all but the warm-up."""
 
 
 class Outcome:
@@ -30,6 +37,26 @@ class Outcome:
 
 def command(*arguments):
     return [sys.executable, "-m", "splitrail", *map(str, arguments)]
+
+
+def splitrail(*arguments, folder: Path | None = None) -> Outcome:
+    """The command line in this process, in `folder` where one is given; what it starts are processes as ever.
+
+    A process of its own would spend most of its time on importing the same libraries again.
+    """
+    words = [str(argument) for argument in arguments]
+    out, err = io.StringIO(), io.StringIO()
+    begin = time.monotonic()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["splitrail", *words])
+        if folder is not None:
+            patch.chdir(folder)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                code = main(words)
+            except SystemExit as end:
+                code = end.code
+    return Outcome(code, out.getvalue(), err.getvalue(), folder, time.monotonic() - begin)
 
 
 def descendants(pid: int) -> list[psutil.Process]:

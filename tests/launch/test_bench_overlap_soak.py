@@ -1,29 +1,30 @@
 """A long real run, and a camera that is twice too fast."""
 
 import json
+import signal
 import subprocess
+import time
 
+import psutil
 import pytest
-from run_support import NUM_FRAMES, command
+from run_support import NUM_FRAMES, all_gone, command, descendants, ranks_of, splitrail
 
 from splitrail.launch.bench_soak import Soak, _growth
 from splitrail.pipeline.errors import ConfigError, SplitrailError
 
 
-def soak(bundle, clip, num_frames, timeout):
-    words = ("bench", "soak", "--source", clip, "--bundle", bundle, "--engine", "onnxruntime", "--json")
-    return subprocess.run(
-        command(*words, "--num-frames", num_frames), capture_output=True, text=True, timeout=timeout, check=False
-    )
+def soak(bundle, clip, num_frames):
+    words = ("--source", clip, "--bundle", bundle, "--engine", "onnxruntime", "--json", "--num-frames", num_frames)
+    return splitrail("bench", "soak", *words)
 
 
 @pytest.mark.mpi
 @pytest.mark.slow
 @pytest.mark.timeout(420)
 def test_ten_thousand_frames_of_a_real_run(bundle, clip):
-    result = soak(bundle, clip, 10_000, 400)
-    told = json.loads(result.stdout)
-    assert result.returncode == 0, told
+    result = soak(bundle, clip, 10_000)
+    told = json.loads(result.out)
+    assert result.code == 0, told
     lossless, camera = told["lossless"], told["camera"]
     assert lossless["in_order_once_each"]
     assert lossless["no_growth"]
@@ -35,6 +36,30 @@ def test_ten_thousand_frames_of_a_real_run(bundle, clip):
     assert camera["counts_add_up"]
     assert camera["counts"]["dropped"] > 0
     assert camera["age_is_flat"]
+
+
+@pytest.mark.mpi
+def test_terminated_it_ends_the_run_that_it_started(bundle, clip):
+    words = ("--source", clip, "--bundle", bundle, "--engine", "onnxruntime", "--num-frames", 1_000_000)
+    process = subprocess.Popen(
+        command("bench", "soak", *words), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    started: list[psutil.Process] = []
+    try:
+        deadline = time.monotonic() + 60
+        while len(ranks_of(process.pid)) < 2:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        started = descendants(process.pid)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 128 + signal.SIGTERM
+        assert all_gone(started)
+    finally:
+        for each in started:
+            if each.is_running():
+                each.kill()
+        process.kill()
 
 
 @pytest.mark.mpi
@@ -68,6 +93,6 @@ def test_growth_is_read_from_a_fifth_of_the_frames_on():
 def test_too_few_frames_are_refused(bundle, clip):
     with pytest.raises(ConfigError, match="at least 50"):
         Soak(str(clip), 10, ())
-    result = soak(bundle, "nowhere.mp4", 100, 60)
-    assert result.returncode == 2
-    assert "'nowhere.mp4' does not exist" in result.stderr
+    result = soak(bundle, "nowhere.mp4", 100)
+    assert result.code == 2
+    assert "'nowhere.mp4' does not exist" in result.err

@@ -88,7 +88,7 @@ def packet(frame: int, kind: Kind = Kind.FRAME, reason: str = "") -> Packet:
 
 
 def picture(frame: int) -> Packet:
-    return Packet(frame, 0, 0, (24, 32), tensors={"image": np.full((24, 32, 3), 50 + frame, np.uint8)})
+    return Packet(frame, 0, 0, (24, 32), tensors={"image": np.full((24, 32, 3), 50 + frame % 200, np.uint8)})
 
 
 def sink_of(*writers: Writer, lossless: bool = True, gallery: Gallery | None = None) -> tuple[Sink, Watcher]:
