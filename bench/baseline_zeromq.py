@@ -23,7 +23,7 @@ _WAITING_FRAMES = 2
 
 
 def stream(stretch: Stretch) -> None:
-    """Both ranks call it. Raises what a stage raised; ConfigError where pyzmq is missing."""
+    """Both ranks call it. Raises what a stage or a thread raised; ConfigError where pyzmq is missing."""
     zmq = import_zeromq()
     with zmq.Context() as context:
         if stretch.edge is not None:
@@ -50,45 +50,60 @@ def import_zeromq() -> Any:
 
 def _compute_and_send(stretch: Stretch, socket: Any) -> None:
     ready: queue.Queue[Packet | None] = queue.Queue(_WAITING_FRAMES)
+    failed: list[BaseException] = []
 
     def send_all() -> None:
-        while (packet := ready.get()) is not None:
-            described = [(name, tensor.dtype.name, tensor.shape) for name, tensor in packet.tensors.items()]
-            header = json.dumps([facts_of(packet), described]).encode()
-            socket.send_multipart([header, *packet.tensors.values()], copy=False)
-        socket.send_multipart([b"end"])
+        try:
+            while (packet := ready.get()) is not None:
+                described = [(name, tensor.dtype.name, tensor.shape) for name, tensor in packet.tensors.items()]
+                header = json.dumps([facts_of(packet), described]).encode()
+                socket.send_multipart([header, *packet.tensors.values()], copy=False)
+        except BaseException as error:
+            failed.append(error)
+            # What was sent must not keep the process: the other end may be gone.
+            socket.linger = 0
+            while ready.get() is not None:
+                pass  # who computes must not wait for room here for ever
 
     sender = threading.Thread(target=send_all, daemon=True)
     sender.start()
     chain = stretch.edge_chain()
-    while (packet := stretch.frames.receive()) is not None:
+    while not failed and (packet := stretch.frames.receive()) is not None:
         chain.process(packet)
         facts_of(packet)  # a frame that could not be done ends the bench here
         ready.put(packet)
     ready.put(None)
     sender.join()
+    if failed:
+        raise failed[0]
+    socket.send_multipart([b"end"])
 
 
 def _receive_and_compute(stretch: Stretch, socket: Any) -> None:
-    arrived: queue.Queue[Packet | None] = queue.Queue(_WAITING_FRAMES)
+    arrived: queue.Queue[Packet | BaseException | None] = queue.Queue(_WAITING_FRAMES)
 
     def receive_all() -> None:
-        while True:
-            header, *parts = socket.recv_multipart(copy=False)
-            if not parts:
-                arrived.put(None)
-                return
-            facts, described = json.loads(header.bytes)
-            tensors = {
-                name: np.frombuffer(part.buffer, dtype).reshape(shape)
-                for (name, dtype, shape), part in zip(described, parts, strict=True)
-            }
-            arrived.put(packet_of(facts, tensors))
+        try:
+            while True:
+                header, *parts = socket.recv_multipart(copy=False)
+                if not parts:
+                    arrived.put(None)
+                    return
+                facts, described = json.loads(header.bytes)
+                tensors = {
+                    name: np.frombuffer(part.buffer, dtype).reshape(shape)
+                    for (name, dtype, shape), part in zip(described, parts, strict=True)
+                }
+                arrived.put(packet_of(facts, tensors))
+        except BaseException as error:
+            arrived.put(error)
 
     receiver = threading.Thread(target=receive_all, daemon=True)
     receiver.start()
     chain = stretch.tail_chain()
     while (packet := arrived.get()) is not None:
+        if isinstance(packet, BaseException):
+            raise packet
         chain.process(packet)
         stretch.results.send(packet)
     receiver.join()

@@ -1,4 +1,4 @@
-"""How right a bundle is, through the very stages that a run has, with any engine and wire type."""
+"""How right a bundle is, through the very stages that a run has, with any engine and in any setting."""
 
 from __future__ import annotations
 
@@ -10,19 +10,13 @@ from typing import Any
 import numpy as np
 
 from ..pipeline.errors import BundleError
-from ..pipeline.message import layout
-from ..pipeline.packet import Kind, Packet, TensorSpec
-from ..pipeline.stage import Stage
-from ..stages.bundle import Bundle, WireType
-from ..stages.codec import Decode, Encode
+from ..stages.bundle import Bundle, MeasuredAccuracy, WireType
 from ..stages.detections import Detections
-from ..stages.engines.registry import open_engine
-from ..stages.network import Network, form_of, outputs_of
-from ..stages.neural_filter import open_filter
-from ..stages.postprocess import open_postprocess
-from ..stages.preprocess import Preprocess
+from ..stages.nms_choice import NmsIou
+from ..stages.setting import Setting
 from .accuracy import Accuracy, IouType, Truth, accuracies_json, evaluate_all
 from .pictures import Pictures
+from .setting_tree import Computing, SettingTree
 
 Progress = Callable[[int, int], None]
 """Called with images done and images in all."""
@@ -52,6 +46,24 @@ class BundleAccuracy:
             "bytes_per_frame": round(self.bytes_per_frame, 1),
         }
 
+    def measured(self, setting: Setting, data: str, filter_threshold: float | None = None) -> MeasuredAccuracy:
+        """As a row of the bundle's table; `data` tells in one line what was judged."""
+        masks, keypoints = self.accuracies.get("segm"), self.accuracies.get("keypoints")
+        return MeasuredAccuracy(
+            width=setting.width,
+            way=setting.way,
+            jpeg_quality=setting.jpeg_quality,
+            wire=setting.wire,
+            filter_threshold=filter_threshold,
+            data=data,
+            num_images=self.boxes.num_images,
+            bytes_per_frame=round(self.bytes_per_frame, 1),
+            box_map=self.boxes.map,
+            box_map_50=self.boxes.map_50,
+            mask_map=masks.map if masks else None,
+            keypoint_map=keypoints.map if keypoints else None,
+        )
+
 
 def evaluate_bundle(
     folder: Path,
@@ -61,17 +73,46 @@ def evaluate_bundle(
     engine: str = "onnxruntime",
     precision: str = "fp32",
     wire: WireType = "fp32",
+    width: float = 1.0,
     is_filtered: bool | None = None,
     filter_threshold: float | None = None,
+    nms_iou: NmsIou | None = None,
     threads: int = 1,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> BundleAccuracy:
-    """Of the first `num_images` pictures, every tensor from the head on once there and back through `wire`.
+    """`evaluate_settings` with one: split at `width`, the tensors between head and tail once there and back through `wire`."""
+    (found,) = evaluate_settings(
+        folder,
+        pictures,
+        num_images,
+        [Setting("split", width, wire)],
+        Computing(engine, precision, threads, device),
+        is_filtered=is_filtered,
+        filter_threshold=filter_threshold,
+        nms_iou=nms_iou,
+        progress=progress,
+    )
+    return found
+
+
+def evaluate_settings(
+    folder: Path,
+    pictures: Pictures,
+    num_images: int,
+    settings: Sequence[Setting],
+    computing: Computing | None = None,
+    *,
+    is_filtered: bool | None = None,
+    filter_threshold: float | None = None,
+    nms_iou: NmsIou | None = None,
+    progress: Progress | None = None,
+) -> list[BundleAccuracy]:
+    """For each of `settings`, of the first `num_images` pictures; what settings have in common is computed once a picture.
 
     The bundle's neural filter ends empty ones unless `is_filtered` is False; at its own threshold unless another is given.
-    Raises BundleError: the pictures have a class that the bundle has not, or no bundle; ConfigError: no filter that is asked
-    for; EngineError.
+    `nms_iou` is the bundle's own unless given. Raises BundleError: the pictures have a class that the bundle has not, or no
+    bundle; ConfigError: no filter or width that is asked for; EngineError.
     """
     bundle = Bundle.load(folder)
     missing = [name for name in pictures.classes if name not in bundle.classes and name != "N/A"]
@@ -85,30 +126,26 @@ def evaluate_bundle(
     )
     if is_filtered is None:
         is_filtered = bundle.filter is not None or filter_threshold is not None
-    names = bundle.chain(is_filtered=is_filtered)
-    scale = _Scale()
-    chain: list[Stage] = [Preprocess(bundle.preprocess)]
-    truth: list[Truth] = []
-    detections: list[Detections] = []
     num_images = min(num_images, len(pictures))
+    truth: list[Truth] = []
+    detections: list[list[Detections]] = [[] for _ in settings]
+    num_bytes, num_empty = [0] * len(settings), [0] * len(settings)
+    tree = SettingTree(
+        folder,
+        bundle,
+        settings,
+        computing or Computing(),
+        is_filtered=is_filtered,
+        filter_threshold=filter_threshold,
+        nms_iou=nms_iou,
+    )
     try:
-        for name in names:
-            if bundle.filter is not None and name == bundle.filter.graph.name:
-                filter_engine = engine if engine != "torch" else "onnxruntime"
-                filter_device = device if engine != "torch" else "cpu"
-                chain.append(open_filter(folder, bundle, filter_engine, threads, filter_device, filter_threshold))
-            else:
-                chain += _graph(folder, bundle, name, engine, precision, wire, threads, device, scale)
-        chain.append(open_postprocess(bundle.postprocess, 0.0))
         for index in range(num_images):
             picture = pictures.picture(index, 0)
-            packet = Packet(index, 0, 0, (picture.image.shape[0], picture.image.shape[1]))
-            packet.tensors = {"image": picture.image}
-            for stage in chain:
-                if packet.kind is Kind.FRAME:
-                    stage.process(packet)
-            is_empty = packet.kind is Kind.EMPTY
-            detections.append(Detections.none() if is_empty else Detections.from_tensors(packet.tensors))
+            for number, outcome in enumerate(tree.outcomes(picture.image)):
+                detections[number].append(outcome.detections)
+                num_bytes[number] += outcome.num_bytes
+                num_empty[number] += outcome.is_empty
             truth.append(
                 Truth(
                     picture.boxes,
@@ -121,55 +158,15 @@ def evaluate_bundle(
                     picture.areas,
                 )
             )
-            scale.num_empty += is_empty
             if progress is not None:
                 progress(index + 1, num_images)
     finally:
-        for stage in chain:
-            stage.close()
-    accuracies = evaluate_all(truth, detections, len(bundle.classes))
-    return BundleAccuracy(accuracies, scale.num_empty, scale.num_bytes / max(1, num_images))
-
-
-def _graph(
-    folder: Path,
-    bundle: Bundle,
-    name: str,
-    engine: str,
-    precision: str,
-    wire: WireType,
-    threads: int,
-    device: str,
-    scale: _Scale,
-) -> list[Stage]:
-    """A graph, and behind it the way over the wire, as from one rank to the next; within the head there is none."""
-    index = next(number for number, stage in enumerate(bundle.stages) if stage.name == name)
-    graph = bundle.stages[index]
-    crosses = bool(graph.wire_tensors) and index + 1 >= bundle.num_head_stages
-    form = form_of(graph, wire) if crosses else None
-    loaded = open_engine(engine, precision, folder, bundle, index, outputs_of(graph, form), threads, device)
-    chain: list[Stage] = [Network(loaded, graph, form)]
-    if crosses and form is not None:
-        if form != wire:
-            chain.append(Encode(graph.wire_tensors, wire, source=form))
-        if index + 1 == bundle.num_head_stages:
-            chain.append(scale)
-        chain.append(Decode(graph.wire_tensors, wire))
-    return chain
-
-
-class _Scale:
-    """Stage: weighs what would travel."""
-
-    name = "scale"
-
-    def __init__(self) -> None:
-        self.num_bytes = 0
-        self.num_empty = 0
-
-    def process(self, packet: Packet) -> None:
-        specs = [TensorSpec(name, array.dtype.name, array.shape) for name, array in packet.tensors.items()]
-        self.num_bytes += layout(specs)[1]
-
-    def close(self) -> None:
-        """Nothing to free."""
+        tree.close()
+    return [
+        BundleAccuracy(
+            evaluate_all(truth, detections[number], len(bundle.classes)),
+            num_empty[number],
+            num_bytes[number] / max(1, num_images),
+        )
+        for number in range(len(settings))
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -201,16 +201,24 @@ class FinishedRun:
         return transfers
 
     @cached_property
+    def outputs(self) -> list[Output]:
+        """Frames with a result, in the order of their output; empty where a clock is not known."""
+        return self._outputs(lambda fates: sorted(fates, key=lambda line: int(line["t"])))
+
+    @cached_property
     def steady(self) -> list[Output]:
-        """Frames with a result without the warm-up, in the order of their output; empty where a clock is not known."""
+        """The same without the warm-up."""
+        return self._outputs(timed_results)
+
+    def _outputs(self, chosen: Callable[[Iterable[Mapping[str, Any]]], Sequence[Mapping[str, Any]]]) -> list[Output]:
         source = next((facts["source_rank"] for facts in self.begins.values() if "source_rank" in facts), 0)
         fates = [(rank, line) for rank, _, line in self._lines("fate")]
         sink = next((rank for rank, line in fates if line["x"] in ("done", "empty")), None)
         if sink is None or source not in self.clocks:
             return []
         to_rank0, captured_to_rank0 = self.clocks[sink].to_rank0, self.clocks[source].to_rank0
-        timed = timed_results(line for rank, line in fates if rank == sink)
-        return [Output(line["f"], captured_to_rank0(line["c"]), to_rank0(line["t"])) for line in timed]
+        results = chosen(line for rank, line in fates if rank == sink and line["x"] in ("done", "empty"))
+        return [Output(line["f"], captured_to_rank0(line["c"]), to_rank0(line["t"])) for line in results]
 
     @cached_property
     def steady_span(self) -> tuple[int, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,7 @@ from ..pipeline.placement import (
 )
 from .planner import Crossing, LaneLoad
 from .profile import NETWORK, DetectorTimes, HostProfile, ProfileError, StageTime
-from .profile_measure import CAPTURE, PIXELS, decode_stage, wire_stage
+from .profile_measure import CAPTURE, PACKED, PIXELS, decode_stage, encode_stage, graph_at, wire_stage
 
 ImageWire = Literal["raw", "jpeg"]
 _NOTHING = StageTime(solo_ms=0.0)
@@ -66,7 +66,7 @@ def stage_times(profiles: Sequence[HostProfile], detector: str, bundle: str = ""
         if found is not None:
             return found
         graph = stage.partition("/")[0]
-        if graph not in _known_graphs(times) or stage.endswith("/decode"):
+        if graph.partition("@")[0] not in _known_graphs(times) or stage.endswith(("/decode", "/encode")):
             if profiles[host].published:
                 return _NOTHING
         elif graph in times[host].stages and graph != stage:
@@ -78,6 +78,16 @@ def stage_times(profiles: Sequence[HostProfile], detector: str, bundle: str = ""
         )
 
     return time_of
+
+
+def at_width(time_of: TimeOf, slimmed: Collection[str], width: float) -> TimeOf:
+    """The times of a detector at a width below 1, where other graphs stand in for those of the names `slimmed`."""
+
+    def narrow(host: int, stage: str) -> StageTime:
+        graph, slash, form = stage.partition("/")
+        return time_of(host, f"{graph_at(graph, width)}{slash}{form}" if graph in slimmed else stage)
+
+    return narrow
 
 
 def has_network(time_of: TimeOf, host: int) -> bool:
@@ -175,7 +185,10 @@ def _stages(
             stages.append(CAPTURE)
         elif stage in graphs:
             sends = stage == plan.stages[-1] and _crosses(plans, index)
-            stages.append(wire_stage(stage, wire) if sends else stage)
+            if sends and wire in PACKED:
+                stages += [stage, encode_stage(stage, wire)]
+            else:
+                stages.append(wire_stage(stage, wire) if sends else stage)
         elif stage != SINK:
             stages.append(stage)
     if _crosses(plans, index) and _last_stage(plans, index) == PREPROCESS and image_wire == "jpeg":

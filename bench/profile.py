@@ -25,7 +25,8 @@
     after = "backbone"
     shape = [1, 2048, 25, 34]         # or bytes = { uint8 = 172000 }
 
-Stages are the graphs by name, with `/fp16` and `/uint8` behind it where a graph also makes that wire type; `GRAPH/fp16/decode`,
+Stages are the graphs by name, `GRAPH@0.25` where another one stands in for it at that width, with `/fp16` and `/uint8` behind it
+where a graph also makes that wire type; `GRAPH/uint4/encode`, which packs what it gives; `GRAPH/fp16/decode`,
 which turns it back into float32 on the other side; `capture`, `preprocess`, `postprocess`, `encode-jpeg`, `decode-jpeg`, and the
 last two with `/pixels` for the network's input; `network`, all graphs in one go, where it is not the sum of them. Graphs must
 be there; of the rest a published profile may lack any: they count 0 ms.

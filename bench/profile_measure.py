@@ -20,7 +20,7 @@ from ..pipeline.packet import Array, Kind, Packet
 from ..pipeline.placement import DECODE_JPEG, ENCODE_JPEG, POSTPROCESS, PREPROCESS
 from ..pipeline.stage import Stage
 from ..stages.bundle import WIRE_SUFFIXES, Bundle, GraphStage, WireType
-from ..stages.codec import Decode, encode
+from ..stages.codec import Decode, Encode
 from ..stages.jpeg import JpegDecode, JpegEncode
 from ..stages.postprocess import open_postprocess
 from ..stages.preprocess import Preprocess
@@ -30,6 +30,9 @@ from .profile import DetectorTimes, HostProfile, ImageFacts, StageTime
 from .profile_worker import GraphTask, GraphWorker
 
 WIRES: tuple[WireType, ...] = ("fp32", "fp16", "uint8")
+"""What graphs make themselves."""
+PACKED: tuple[WireType, ...] = ("uint6", "uint4")
+"""What is made from their float32 tensors."""
 CAPTURE = "capture"
 PIXELS = "/pixels"
 """Behind encode-jpeg and decode-jpeg: of the network's input instead of the source's image."""
@@ -54,9 +57,28 @@ def wire_stage(graph: str, wire: str) -> str:
     return graph if wire == "fp32" else f"{graph}/{wire}"
 
 
+def encode_stage(graph: str, wire: str) -> str:
+    """The name in a profile of what packs a graph's float32 tensors."""
+    return f"{graph}/{wire}/encode"
+
+
 def decode_stage(graph: str, wire: str) -> str:
     """The name in a profile of what turns a graph's wire tensors back into float32."""
     return f"{graph}/{wire}/decode"
+
+
+def graph_at(graph: str, width: float) -> str:
+    """The name in a profile of a graph that differs at a width below 1."""
+    return graph if width == 1 else f"{graph}@{width!r}"
+
+
+def graphs_of(bundle: Bundle) -> dict[str, tuple[Bundle, GraphStage]]:
+    """Every graph of every width by its name in a profile, and the bundle at that width."""
+    found = {stage.name: (bundle.at_width(bundle.widths[-1]), stage) for stage in bundle.stages}
+    for each in bundle.narrower:
+        view = bundle.at_width(each.width)
+        found |= {graph_at(stage.name, each.width): (view, stage) for stage in each.stages}
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +102,10 @@ class ProfileMeasurement:
         stages, images = self._small_stages(say)
         stages |= self._solo(say)
         if coload:
-            for name, ratio in self._coload(stages, say).items():
-                stages[name] = stages[name].model_copy(update={"coload_ms": round(stages[name].solo_ms * ratio, 4)})
+            ratios = self._coload(stages, say)
+            for graph in graphs_of(self.bundle):
+                coload_ms = stages[graph].solo_ms * ratios.get(graph.partition("@")[0], 1.0)
+                stages[graph] = stages[graph].model_copy(update={"coload_ms": round(coload_ms, 4)})
         return HostProfile(
             schema=1,
             host=host or socket.gethostname(),
@@ -95,7 +119,9 @@ class ProfileMeasurement:
             images=images,
             detectors={
                 self.bundle.detector: DetectorTimes(
-                    bundle=self.bundle.checksum, graphs=tuple(stage.name for stage in self.bundle.stages), stages=stages
+                    bundle=self.bundle.graphs_checksum,
+                    graphs=tuple(stage.name for stage in self.bundle.stages),
+                    stages=stages,
                 )
             },
         )
@@ -109,7 +135,8 @@ class ProfileMeasurement:
 
     def _solo(self, say: Say) -> dict[str, StageTime]:
         """Every graph, in each form that may leave it, in turn."""
-        forms = [(stage.name, wire) for stage in self.bundle.stages for wire in offered_wires(stage) or WIRES[:1]]
+        graphs = graphs_of(self.bundle)
+        forms = [(name, wire) for name, (_, stage) in graphs.items() for wire in offered_wires(stage) or WIRES[:1]]
         say("graphs, alone")
         with GraphWorker(self._task(tuple(forms))) as worker:
             worker.go(self.seconds * len(forms), _MIN_FRAMES)
@@ -196,18 +223,21 @@ class ProfileMeasurement:
         return captures, packets
 
     def _golden_stages(self) -> dict[str, StageTime]:
-        """What follows graphs: decoding of each wire type, and post-processing."""
+        """What follows graphs: packing of what they do not make themselves, decoding of each wire type, and post-processing."""
         golden = self.bundle.golden_frames(self.folder)[0]
         stages = {}
-        for stage in self.bundle.stages:
-            for wire in offered_wires(stage)[1:]:
-                encoded: dict[str, Array] = {}
-                for name in stage.wire_tensors:
-                    x = golden[name].astype(np.float32, copy=False)
-                    encoded |= {name + suffix: array for suffix, array in encode(x, wire).items()}
-                stages[decode_stage(stage.name, wire)] = _time(
-                    _process(Decode(stage.wire_tensors, wire), _packets(encoded))
-                )
+        for graph, (view, stage) in graphs_of(self.bundle).items():
+            found = golden if view.width == 1 else view.golden_frames(self.folder)[0]
+            tensors: dict[str, Array] = {
+                name: found[name].astype(np.float32, copy=False) for name in stage.wire_tensors
+            }
+            for wire in (*offered_wires(stage)[1:], *(PACKED if stage.wire_tensors else ())):
+                packets = _packets(tensors)
+                times = _process(Encode(stage.wire_tensors, wire), packets)
+                if wire in PACKED:
+                    stages[encode_stage(graph, wire)] = _time(times)
+                decoding = _process(Decode(stage.wire_tensors, wire), packets)
+                stages[decode_stage(graph, wire)] = _time(decoding)
         outputs = {tensor.name: golden[tensor.name] for tensor in self.bundle.stages[-1].outputs}
         stages[POSTPROCESS] = _time(_process(open_postprocess(self.bundle.postprocess), _packets(outputs)))
         return stages

@@ -41,8 +41,8 @@ class GraphTask:
     device: str
     threads: int
     graphs: tuple[tuple[str, WireType], ...]
-    """Graph and what it ends in. Frames go through all of them in turn, each with its own inputs, so that a slow minute of
-    the machine meets them alike."""
+    """Graph, GRAPH@0.25 at a narrower width, and what it ends in. Frames go through all of them in turn, each with its own
+    inputs, so that a slow minute of the machine meets them alike."""
 
 
 class GraphWorker:
@@ -100,11 +100,15 @@ class GraphWorker:
 
 def _load(task: GraphTask) -> Callable[[float, int], list[list[float]]]:
     """Load all and warm up; what is returned computes."""
-    bundle = Bundle.load(task.folder, verify=False)
-    names = [stage.name for stage in bundle.stages]
-    golden = bundle.golden_frames(task.folder)
+    whole = Bundle.load(task.folder, verify=False)
+    names = [stage.name for stage in whole.stages]
+    golden: dict[float, list[dict[str, Array]]] = {}
     networks = []
-    for name, form in task.graphs:
+    for graph, form in task.graphs:
+        name, _, width = graph.partition("@")
+        bundle = whole.at_width(float(width) if width else whole.widths[-1])
+        if bundle.width not in golden:
+            golden[bundle.width] = bundle.golden_frames(task.folder)
         index = names.index(name)
         stage = bundle.stages[index]
         wire = form if stage.wire_tensors else None
@@ -113,16 +117,16 @@ def _load(task: GraphTask) -> Callable[[float, int], list[list[float]]]:
             task.engine, task.precision, Path(task.folder), bundle, index, outputs, task.threads, task.device
         )
         inputs = {tensor.name for tensor in stage.inputs} - {"valid_size"}
-        networks.append((Network(engine, stage, wire), inputs))
+        networks.append((Network(engine, stage, wire), inputs, golden[bundle.width]))
 
     def compute(seconds: float, min_frames: int) -> list[list[float]]:
         times: list[list[float]] = [[] for _ in networks]
         end = time.monotonic() + seconds
         number = 0
         while number < min_frames or time.monotonic() < end:
-            frame = golden[number % len(golden)]
-            height, width = (int(side) for side in frame["valid_size"])
-            for (network, inputs), own in zip(networks, times, strict=True):
+            for (network, inputs, frames), own in zip(networks, times, strict=True):
+                frame = frames[number % len(frames)]
+                height, width = (int(side) for side in frame["valid_size"])
                 tensors: dict[str, Array] = {name: frame[name] for name in inputs}
                 packet = Packet(number, 0, 0, (height, width), (height, width), tensors)
                 begin = now_ns()

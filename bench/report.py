@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .compare import NUM_RESAMPLES, Change, changed_settings, compare_runs
+from .figures.adapt import draw_adapt
 from .figures.components import draw_components, draw_delay_components, draw_edge_time
 from .figures.delay import draw_delay
 from .figures.memory import draw_memory
@@ -30,6 +31,7 @@ from .report_tables import (
     waits_table,
 )
 from .run_set import series_of
+from .setting_changes import SettingChange, setting_changes
 from .sweep_results import SweepResults
 
 if TYPE_CHECKING:
@@ -141,7 +143,7 @@ def make_report(
     repeats = [group for of_detector in series.values() for group in of_detector.values()]
     shown = representatives(repeats) if len(runs) > _MANY_RUNS else list(runs)
     rows = _at_some_rates(shown, sweeps)
-    total = len(_OVERVIEW) + 2 + 2 * len(shown)
+    total = len(_OVERVIEW) + 2 + 2 * len(shown) + sum(bool(setting_changes(run)) for run in shown)
     done = 0
 
     def draw(name: str, title: str, caption: str, figure: Figure) -> ReportFigure:
@@ -259,6 +261,17 @@ def _one_run(
             draw_timeline(run),
         )
     )
+    if changes := setting_changes(run):
+        section.tables.append(_decisions(changes))
+        section.figures.append(
+            draw(
+                f"adapt-{number}",
+                "What was chosen, and why it had to be",
+                "The rate of the link where it was emulated, and what the controller took it to be; the setting of the frames; "
+                "the results of the last second; the delay of each result.",
+                draw_adapt({run.name: run}, None),
+            )
+        )
     section.figures.append(
         draw(
             f"waiting-{number}",
@@ -269,6 +282,13 @@ def _one_run(
         )
     )
     return section
+
+
+def _decisions(changes: Sequence[SettingChange]) -> Table:
+    """Of an adaptive run."""
+    begin_ns = changes[0].time_ns
+    rows = [(f"{(each.time_ns - begin_ns) / 1e9:.2f}", str(each.frame), each.name, each.why) for each in changes]
+    return Table("Settings", ("s", "from frame", "setting", "why"), rows)
 
 
 def _comparison(a: Sequence[FinishedRun], b: Sequence[FinishedRun]) -> Section:

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ SCHEMA_VERSION = 1
 SUMMARY = "summary.json"
 DETECTIONS = "detections.jsonl"
 FATES = ("done", "empty", "dropped", "failed")
+_RESULTS = ("done", "empty")
 _FRAME_KIND = 1
 _NUM_WARM_UP = 5
 
@@ -52,7 +53,10 @@ def load_journals(out: Path) -> dict[int, list[dict[str, Any]]]:
 
 
 def summarize(journals: Mapping[int, list[dict[str, Any]]], error: str | None = None) -> dict[str, Any]:
-    """The summary as JSON values; times in ms, sizes in bytes. A value that could not be measured is None."""
+    """The summary as JSON values; times in ms, sizes in bytes. A value that could not be measured is None.
+
+    All times and rates leave the warm-up out (`timed_results`); counts, bytes and `waited_ms` are of all frames.
+    """
     begins = {rank: _first(lines, "begin") for rank, lines in journals.items()}
     begin = next((facts for facts in begins.values() if facts), {})
     clocks = rank_clocks(journals)
@@ -61,6 +65,7 @@ def summarize(journals: Mapping[int, list[dict[str, Any]]], error: str | None = 
     timed = timed_results(fates)
     delays = _delays(timed, source_rank, sink_rank, clocks)
     windows = _windows(timed, sink_rank, clocks)
+    warm_up = {line["f"] for line in fates if line["x"] in _RESULTS} - {line["f"] for line in timed}
     parts = frame_parts(journals, clocks)
     summary: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -74,9 +79,10 @@ def summarize(journals: Mapping[int, list[dict[str, Any]]], error: str | None = 
         "policy": begin.get("policy"),
         "source": begins.get(source_rank, {}).get("source"),
         "counts": _counts(journals, fates),
-        "ranks": [_rank(rank, journals[rank], begins[rank], windows.get(rank)) for rank in sorted(journals)],
+        "num_warm_up": len(warm_up),
+        "ranks": [_rank(rank, journals[rank], begins[rank], windows.get(rank), warm_up) for rank in sorted(journals)],
         "fps": fps(fates),
-        "delay": _delay(fates, source_rank, sink_rank, clocks),
+        "delay": _delay(timed, delays, source_rank, sink_rank, clocks),
         "delay_parts": delay_breakdown({line["f"]: parts[line["f"]] for line in timed if line["f"] in parts}),
         "stability": judge_stability([line["t"] for line in timed], delays or None).to_json(),
         "energy": [
@@ -85,7 +91,7 @@ def summarize(journals: Mapping[int, list[dict[str, Any]]], error: str | None = 
             for entry in energy_report(journals[rank], windows.get(rank), len(timed) - 1)
         ],
         "clocks": {str(rank): _clock(clocks[rank], windows.get(rank)) for rank in sorted(set(clocks) & set(journals))},
-        "edges": _edges(journals, begins, clocks),
+        "edges": _edges(journals, begins, clocks, warm_up),
         "overlap_share": _overlap_share(journals, begins, clocks),
         "wire_proof": _wire_proof(journals),
         "environment": {str(rank): facts.get("environment") for rank, facts in begins.items()},
@@ -103,7 +109,7 @@ def fps(fates: Iterable[Mapping[str, Any]]) -> float | None:
 
 def timed_results(fates: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
     """The results by time, without the warm-up: the first five, where there are more than twenty."""
-    results = sorted((line for line in fates if line["x"] in ("done", "empty")), key=lambda line: int(line["t"]))
+    results = sorted((line for line in fates if line["x"] in _RESULTS), key=lambda line: int(line["t"]))
     return results[_NUM_WARM_UP:] if len(results) > 4 * _NUM_WARM_UP else results
 
 
@@ -140,10 +146,12 @@ def _counts(journals: Mapping[int, list[dict[str, Any]]], fates: list[dict[str, 
     return counts
 
 
-def _rank(rank: int, lines: list[dict[str, Any]], begin: Mapping[str, Any], window: Span | None) -> dict[str, Any]:
+def _rank(
+    rank: int, lines: list[dict[str, Any]], begin: Mapping[str, Any], window: Span | None, warm_up: Set[int]
+) -> dict[str, Any]:
     services = defaultdict(list)
     for line in lines:
-        if line["e"] == "stage":
+        if line["e"] == "stage" and line["f"] not in warm_up:
             services[line["n"]].append((line["t"] - line["b"]) / 1e6)
     waits: dict[str, float] = defaultdict(float)
     for line in lines:
@@ -186,16 +194,19 @@ def _delays(
 
 
 def _delay(
-    fates: list[dict[str, Any]], source_rank: int, sink_rank: int, clocks: Mapping[int, RankClock]
+    timed: Sequence[Mapping[str, Any]],
+    delays: list[float],
+    source_rank: int,
+    sink_rank: int,
+    clocks: Mapping[int, RankClock],
 ) -> dict[str, Any]:
     """Capture to output, ms. Across hosts by the estimated offset between the clocks, with its error bound."""
-    results = [line for line in fates if line["x"] in ("done", "empty")]
     if source_rank not in clocks or sink_rank not in clocks:
         return {"num": 0, "reason": "no clock offset between source and sink is known"}
     source, sink = clocks[source_rank], clocks[sink_rank]
-    errors = [source.error_ns(line["c"]) + sink.error_ns(line["t"]) for line in results] if source != sink else []
+    errors = [source.error_ns(line["c"]) + sink.error_ns(line["t"]) for line in timed] if source != sink else []
     return {
-        **percentiles(_delays(results, source_rank, sink_rank, clocks)),
+        **percentiles(delays),
         "clock_error_ms": round(max(errors, default=0) / 1e6, 3),
     }
 
@@ -204,6 +215,7 @@ def _edges(
     journals: Mapping[int, list[dict[str, Any]]],
     begins: Mapping[int, Mapping[str, Any]],
     clocks: Mapping[int, RankClock],
+    warm_up: Set[int],
 ) -> list[dict[str, Any]]:
     names = {name for facts in begins.values() for name in (facts.get("edges") or {}).values()}
     edges = []
@@ -214,11 +226,12 @@ def _edges(
             for line in journals.get(receiver, [])
             if line["e"] == "transfer" and line["n"] == name and line["k"] == _FRAME_KIND
         ]
+        timed = [line for line in messages if line["f"] not in warm_up]
         transfers, errors = [], [0]
         if sender in clocks and receiver in clocks:
             near, far = clocks[sender], clocks[receiver]
-            transfers = [(far.to_rank0(line["t"]) - near.to_rank0(line["b"])) / 1e6 for line in messages]
-            errors += [near.error_ns(line["b"]) + far.error_ns(line["t"]) for line in messages if near != far]
+            transfers = [(far.to_rank0(line["t"]) - near.to_rank0(line["b"])) / 1e6 for line in timed]
+            errors += [near.error_ns(line["b"]) + far.error_ns(line["t"]) for line in timed if near != far]
         sizes = [line["s"] for line in messages]
         edges.append(
             {

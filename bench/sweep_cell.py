@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
+from pathlib import Path
 from typing import Any, Literal
 
 import pydantic
@@ -55,6 +57,9 @@ class Cell(pydantic.BaseModel):
     score_threshold: float | None = pydantic.Field(None, ge=0, le=1)
     measure_power: bool = False
 
+    _placement_sha256: str = pydantic.PrivateAttr("")
+    """Of the .toml file, when the cell was made; empty for a shipped placement."""
+
     @pydantic.model_validator(mode="after")
     def _fits(self) -> Cell:
         if bool(self.detector) == bool(self.bundle):
@@ -66,6 +71,14 @@ class Cell(pydantic.BaseModel):
         match = re.fullmatch(r"raw|jpeg:(\d+)", self.encoding)
         if match is None or (match[1] is not None and not 1 <= int(match[1]) <= 100):
             raise ValueError(f"'encoding' is raw, or jpeg:Q with Q from 1 to 100, not {self.encoding!r}")
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _read_placement(self) -> Cell:
+        # A file that cannot be read is refused when the placement is.
+        if self.placement.endswith(".toml"):
+            with contextlib.suppress(OSError):
+                self._placement_sha256 = hashlib.sha256(Path(self.placement).read_bytes()).hexdigest()
         return self
 
     @property
@@ -85,8 +98,9 @@ class Cell(pydantic.BaseModel):
 
     @property
     def folder(self) -> str:
-        """Name of its folder: what tells cells apart, and a checksum over all settings."""
-        checksum = hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:10]
+        """Name of its folder: what tells cells apart, and a checksum over all settings and the placement's file."""
+        told = self.model_dump_json() + self._placement_sha256
+        checksum = hashlib.sha256(told.encode()).hexdigest()[:10]
         images_cross = self.placement.startswith(_IMAGES_CROSS)
         names = [name for name in _NAMED if name != "encoding" or images_cross]
         words = [str(value) for name in names if (value := getattr(self, name)) not in ("", "offline")]

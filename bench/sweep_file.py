@@ -152,7 +152,8 @@ def _product(settings: Mapping[str, Any], weights: Mapping[str, Any], where: str
         raise SweepError(f"{where}: '{empty[0]}' is an empty list; give it values or leave it out")
     for values in itertools.product(*axes):
         chosen = dict(zip(settings, values, strict=True))
-        if chosen.get("detector") in weights:
+        # A detector that is no text is refused below, with the key's name.
+        if isinstance(chosen.get("detector"), str) and chosen["detector"] in weights:
             chosen["weights"] = weights[chosen["detector"]]
         try:
             yield Cell.model_validate(chosen)

@@ -55,6 +55,8 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
         console.print(_energy_line(entry))
     if "accuracy" in summary:
         console.print(_accuracy_line(summary["accuracy"]))
+    if summary["num_warm_up"]:
+        console.print(f"times leave the first {summary['num_warm_up']} results out, the warm-up")
     if any(row.get("weak") for row in _rows(summary)):
         console.print("* fewer frames than this percentile needs (p95: 130, p99: 662)")
 
@@ -63,7 +65,14 @@ def _accuracy_line(accuracy: Mapping[str, Any]) -> str:
     if "not_measured" in accuracy:
         return f"accuracy: not measured, {accuracy['not_measured']}"
     figures = ", ".join(f"{name} {accuracy[name]:.3f}" for name in ("mAP@50", "mAP") if accuracy[name] is not None)
-    return f"accuracy: {figures or 'no object to find'} over {accuracy['num_images']} frames, {accuracy['num_objects']} objects"
+    text = f"accuracy: {figures or 'no object to find'} over {accuracy['num_images']} frames, {accuracy['num_objects']} objects"
+    streaming = accuracy.get("streaming")
+    if streaming is None or streaming["mAP@50"] is None:
+        return text
+    return (
+        f"{text}; streaming (the latest result at each of {streaming['num_ticks']} moments): mAP@50 "
+        f"{streaming['mAP@50']:.3f}, mAP {streaming['mAP']:.3f}"
+    )
 
 
 def _energy_line(entry: Mapping[str, Any]) -> str:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from mpi4py import MPI
@@ -14,6 +14,8 @@ from ..pipeline.baselines import BaselineInbound, BaselineOutbound
 from ..pipeline.communication import Communication
 from ..pipeline.edge import Edge
 from ..pipeline.endpoint import Inbound, Outbound
+from ..pipeline.errors import ConfigError
+from ..pipeline.flow import Flow
 from ..pipeline.halt import Halt
 from ..pipeline.lane import Lane
 from ..pipeline.local_channel import LocalChannel, Policy
@@ -31,16 +33,19 @@ from ..pipeline.placement import (
     Placement,
 )
 from ..pipeline.stage import Chain, Stage
+from ..pipeline.switch import Switch
 from ..stages.bundle import Bundle, GraphStage, WireType
 from ..stages.detections import detection_tensors
 from ..stages.network import form_of
 from ..stages.rcnn_postprocess import MAX_MASK_BYTES
+from ..stages.setting import Setting
 from ..stages.wire import GraphForm, WireForm
-from .config import RunConfig
+from .config import RunConfig, bundle_folder
 
 MAX_IMAGE_BYTES = 64 << 20
 """Largest native image that may cross ranks, bytes. Its buffers are only touched as far as images fill them."""
 _MIN_EDGE_BYTES = 4096
+_MAX_JPEG_HEADER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +62,15 @@ class Run:
     eager_limit_bytes: int
     is_filtered: bool = False
     """Whether the bundle's neural filter is one of the graphs."""
+    settings: tuple[Setting, ...] = ()
+    """What an adaptive run chooses from for each frame; else empty."""
 
     @staticmethod
     def plan(config: RunConfig, placement: Placement, bundle: Bundle, policy: Policy = "wait") -> Run:
-        """What `config` asks for. Raises ConfigError: the placement does not fit the bundle, or it has no filter."""
+        """What `config` asks for. Raises ConfigError: the placement does not fit the bundle, it has no filter, or it cannot
+        adapt; BundleError: the bundle does not say by what to choose."""
         is_filtered = config.is_filtered(bundle)
-        return Run(
+        run = Run(
             placement.lanes(bundle.chain(is_filtered=is_filtered), bundle.head_length(is_filtered=is_filtered)),
             bundle,
             config.wire,
@@ -72,7 +80,36 @@ class Run:
             config.payload_crc,
             config.eager_limit_bytes,
             is_filtered,
+            () if config.adapt is None else config.adapt.settings(bundle, str(bundle_folder(config.bundle))),
         )
+        if run.settings:
+            run._check_adaptive(placement)
+        return run
+
+    def at(self, setting: Setting) -> Run:
+        """The same without a choice: all frames are cut at the setting's width and travel as its wire type."""
+        return replace(self, bundle=self.bundle.at_width(setting.width), wire=setting.wire, settings=())
+
+    @property
+    def cut(self) -> int:
+        """Index of the head's lane, behind which frames cross to the tail's, the next one; -1 where there is no such lane."""
+        head = self.bundle.chain(is_filtered=self.is_filtered)[: self.bundle.head_length(is_filtered=self.is_filtered)]
+        return next((index for index, lane in enumerate(self.lanes) if lane.stages == head and self.crosses(lane)), -1)
+
+    def _check_adaptive(self, placement: Placement) -> None:
+        """Raise ConfigError unless head and tail are a lane each, on two ranks, with the post-processing behind the tail."""
+        if self.overlap != "full":
+            raise ConfigError(
+                f"--overlap {self.overlap} has no credits, from which --adapt learns; leave one of them out"
+            )
+        cut = self.cut
+        tail, post = [*self.lanes[cut + 1 : cut + 3], None, None][:2] if cut >= 0 else (None, None)
+        fits = tail is not None and tail.stages == self.bundle.chain()[self.bundle.num_head_stages :]
+        if not fits or tail is None or post is None or post.rank != tail.rank or post.stages[:1] != (POSTPROCESS,):
+            raise ConfigError(
+                f"placement {placement.name} cannot adapt: the head must be on one rank, tail and post-processing on another; "
+                "use placement split, or leave out --adapt"
+            )
 
     def crosses(self, lane: LanePlan) -> bool:
         """Whether what leaves this lane goes to another rank."""
@@ -110,9 +147,7 @@ class Run:
         if names in (("image",), ("jpeg",)):
             return MAX_IMAGE_BYTES
         if names == ("pixels",):
-            preprocess = self.bundle.preprocess
-            height, width = preprocess.padded(preprocess.size or (preprocess.max_long_side,) * 2)
-            return max(_MIN_EDGE_BYTES, 3 * height * width * np.dtype(preprocess.pixel_dtype).itemsize)
+            return max(_MIN_EDGE_BYTES, self._max_num_pixels() * np.dtype(self.bundle.preprocess.pixel_dtype).itemsize)
         if names == detection_tensors(self.bundle.postprocess):
             return max(_MIN_EDGE_BYTES, self._max_detection_bytes())
         graph = self._graphs[lane.stages[-1]]
@@ -128,6 +163,12 @@ class Run:
             for output in graph.outputs
         )
 
+    def _max_num_pixels(self) -> int:
+        """Values in the largest `pixels`."""
+        preprocess = self.bundle.preprocess
+        height, width = preprocess.padded(preprocess.size or (preprocess.max_long_side,) * 2)
+        return 3 * height * width
+
     def _max_detection_bytes(self) -> int:
         post = self.bundle.postprocess
         num = post.max_detections or int(self.bundle.stages[-1].outputs[0].shape[1])
@@ -141,7 +182,7 @@ class Run:
     def edges(self) -> dict[int, Edge]:
         """The edges between ranks, by the index of the sending lane."""
         crossing = [(index, lane) for index, lane in enumerate(self.lanes) if self.crosses(lane)]
-        return {
+        edges = {
             index: Edge(
                 number,
                 lane.rank,
@@ -154,6 +195,27 @@ class Run:
             )
             for number, (index, lane) in enumerate(crossing)
         }
+        if self.settings:
+            edges[self.cut] = self._adaptive_edge(edges[self.cut], self.lanes[self.cut])
+        return edges
+
+    def _adaptive_edge(self, edge: Edge, lane: LanePlan) -> Edge:
+        """The edge behind the head's lane, with room for every setting; its name is that of the tensors that are cut."""
+        by_setting: list[tuple[str, ...]] = []
+        sizes = [_MIN_EDGE_BYTES]
+        for setting in self.settings:
+            if setting.way == "split":
+                at = self.at(setting)
+                by_setting.append(at.edge_tensors(lane))
+                sizes.append(at.max_message_bytes(lane))
+            elif setting.way == "local":
+                by_setting.append(detection_tensors(self.bundle.postprocess))
+                sizes.append(self._max_detection_bytes())
+            else:
+                by_setting.append(("jpeg",))
+                sizes.append(self._max_num_pixels() + _MAX_JPEG_HEADER_BYTES)
+        names = self._graphs[lane.stages[-1]].wire_tensors
+        return replace(edge, tensors=names, max_message_bytes=max(sizes), by_setting=tuple(by_setting))
 
     def decodes(self, lane: LanePlan) -> tuple[str, ...]:
         """Wire tensors that a lane must turn back into float32 before its first stage."""
@@ -190,6 +252,16 @@ class Run:
         return graphs
 
 
+class AdaptiveLanes(Protocol):
+    """The lanes of a rank on which a frame's way depends on its setting."""
+
+    def inbound(self, inbound: Inbound, flow: Flow) -> Inbound:
+        """That of the head's lane: it gives every packet its setting."""
+
+    def switch(self, index: int) -> Switch | None:
+        """What the lane of this index computes; None for one that does the same with all frames."""
+
+
 @dataclass(slots=True)
 class Parts:
     """What a rank's own stages are made from; made by the launcher for the stages this rank has."""
@@ -204,6 +276,8 @@ class Parts:
     source: Inbound | None
     sink: Outbound | None
     on_drop: Callable[[Packet, str], None]
+    adaptive: AdaptiveLanes | None = None
+    """Where the run adapts."""
 
 
 def build_lanes(
@@ -224,6 +298,8 @@ def build_lanes(
         if plan.rank != rank:
             continue
         stages: list[Stage] = []
+        switch = None if parts.adaptive is None else parts.adaptive.switch(index)
+        flow: Flow | None = None
         inbound: Inbound
         if plan.inbound is None:
             assert parts.source is not None
@@ -236,25 +312,29 @@ def build_lanes(
                 else BaselineInbound(comm, edge, halt, observer, blocking=run.overlap == "blocking")
             )
             before = run.contents(run.lanes[plan.inbound])
-            if edge.tensors != before:
+            if switch is None and edge.tensors != before:
                 stages.append(parts.decode_jpeg(before[0]))
-            if names := run.decodes(plan):
+            if switch is None and (names := run.decodes(plan)):
                 stages.append(parts.decode(names))
         else:
             inbound = local[plan.inbound]
-        stages.extend(parts.stage(name, plan) for name in plan.stages if name not in (SOURCE, SINK))
-        if run.encodes(plan):
-            stages.append(parts.encode(plan))
+        if switch is None:
+            stages.extend(parts.stage(name, plan) for name in plan.stages if name not in (SOURCE, SINK))
+            if run.encodes(plan):
+                stages.append(parts.encode(plan))
+        elif index == run.cut and parts.adaptive is not None:
+            flow = Flow(round_trips_ns[edges[index].index], len(run.settings))
+            inbound = parts.adaptive.inbound(inbound, flow)
         outbound: Outbound
         if plan.outbound is None:
             assert parts.sink is not None
             outbound = parts.sink
         elif index in edges:
             edge = edges[index]
-            if edge.tensors != run.contents(plan):
+            if switch is None and edge.tensors != run.contents(plan):
                 stages.append(parts.encode_jpeg(run.contents(plan)[0]))
             outbound = (
-                MpiOutbound(edge, communication, halt, observer)
+                MpiOutbound(edge, communication, halt, observer, flow)
                 if run.overlap == "full"
                 else BaselineOutbound(comm, edge, halt, observer, blocking=run.overlap == "blocking")
             )
@@ -268,5 +348,5 @@ def build_lanes(
                 on_drop=parts.on_drop if is_source else None,
             )
             outbound = local[index]
-        lanes.append(Lane(plan.name, inbound, Chain(stages, observer), outbound, halt))
+        lanes.append(Lane(plan.name, inbound, switch or Chain(stages, observer), outbound, halt))
     return lanes

@@ -13,6 +13,8 @@ from ..pipeline.errors import ConfigError
 from ..pipeline.local_channel import Policy
 from ..pipeline.placement import Placement
 from ..stages.bundle import Bundle, WireType
+from ..stages.nms_choice import NmsIou, parse_nms_iou
+from .adapt_config import AdaptConfig
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -77,6 +79,8 @@ class RunConfig(pydantic.BaseModel):
     """For the torch engine cpu or cuda, for tensorrt cuda; cuda:1 is the second GPU."""
     threads: int = pydantic.Field(0, ge=0)
     """Compute threads of a rank; 0: the cores of its host shared among the ranks there."""
+    adapt: AdaptConfig | None = None
+    """A setting for each frame, chosen to keep up a target; None: all frames alike."""
     wire: WireType = "fp16"
     image_wire: Literal["jpeg", "raw"] = "raw"
     """How an image crosses ranks where the placement itself has no encode-jpeg; `raw` is lossless."""
@@ -88,6 +92,8 @@ class RunConfig(pydantic.BaseModel):
     """A frame is captured when the one before has its result; needs the sink beside the source."""
     score_threshold: float | None = pydantic.Field(None, ge=0, le=1)
     """None: the bundle's."""
+    nms_iou: NmsIou | None = None
+    """Of boxes of one class that overlap more, in (0, 1], a DETR's worse ones are suppressed; off: none; None: the bundle's."""
     filter: bool | None = None
     """Whether the bundle's neural filter ends empty frames early; None: where it has one."""
     filter_threshold: float | None = pydantic.Field(None, ge=0, le=1)
@@ -105,6 +111,14 @@ class RunConfig(pydantic.BaseModel):
     command: str = ""
     """The command line that started the run, for the record."""
 
+    @pydantic.field_validator("nms_iou", mode="before")
+    @classmethod
+    def _parse_nms_iou(cls, value: object) -> object:
+        try:
+            return None if value is None else parse_nms_iou(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+
     @staticmethod
     def load(path: str | Path) -> RunConfig:
         """From a TOML or JSON file. Raises ConfigError naming the file, the key and what was expected."""
@@ -120,6 +134,12 @@ class RunConfig(pydantic.BaseModel):
                     f"{where}: engine auto is decided without a device, and the device is {config.device}; name the engine, "
                     "torch or tensorrt"
                 )
+            rate = config.source.rate_fps
+            if rate is not None and rate * config.stall_timeout_s <= 1:
+                raise ConfigError(
+                    f"{where}: at {rate:g} FPS a frame comes every {1 / rate:g} s, and a run ends when nothing has moved for "
+                    f"{config.stall_timeout_s:g} s; give --stall-timeout more than {1 / rate:g}, or a higher --rate"
+                )
             return config
         except pydantic.ValidationError as error:
             first = error.errors()[0]
@@ -130,8 +150,11 @@ class RunConfig(pydantic.BaseModel):
                     parent = SourceConfig.model_fields
                 elif first["loc"][0] == "sink" and len(first["loc"]) > 1:
                     parent = SinkConfig.model_fields
+                elif first["loc"][0] == "adapt" and len(first["loc"]) > 1:
+                    parent = AdaptConfig.model_fields
                 raise ConfigError(f"{where}: unknown key '{key}'; the keys are {', '.join(sorted(parent))}") from error
-            raise ConfigError(f"{where}: '{key}': {first['msg'].lower()}") from error
+            message = first["msg"].removeprefix("Value error, ")
+            raise ConfigError(f"{where}: '{key}': {message[0].lower()}{message[1:]}") from error
 
     def with_placement(self) -> RunConfig:
         """The same with the placement itself in place of its file, which other hosts do not have."""

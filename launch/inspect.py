@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from ..pipeline.errors import ConfigError, UsageError
-from .export import parse_size
+from ..stages.bundle import MANIFEST
+from .export import parse_size, widest_bottleneck
+from .inspect_widths import inspect_bundle, inspect_widths
 
 if TYPE_CHECKING:
     from ..models.census import Census, ModuleRow
@@ -69,14 +71,24 @@ def inspect_verb(
     figure: Path | None,
     *,
     width: float | None = None,
+    widths: bool = False,
     computation: bool = False,
     as_json: bool,
 ) -> None:
-    """Print the census of a named detector. Raises ConfigError for options that do not parse or do not go together."""
+    """Print the census of a named detector, or with `widths` what each width costs, of a bundle too.
+
+    Raises ConfigError for options that do not parse or do not go together; BundleError.
+    """
+    if detector and (Path(detector) / MANIFEST).is_file():
+        if not widths:
+            raise ConfigError(f"{detector} is a bundle, of which only --widths is known; name a detector for the rest")
+        inspect_bundle(Path(detector), as_json=as_json)
+        return
     _need_torch()
     from ..models.census import census
     from ..models.efficientdet_config import EFFICIENTDETS
     from ..models.names import cuts_for, model_config
+    from ..models.slimmable import WIDTHS
     from .inspect_efficientdet import efficientdet_counts, efficientdet_of, print_widths
 
     if not detector:
@@ -86,20 +98,35 @@ def inspect_verb(
         raise ConfigError(f"--size dynamic has no numbers; give HxW, such as {_SIZE}")
     by_width: list[dict[str, Any]] = []
     cut: str | None
+    wanted: tuple[float, ...] = ()
+    if width is not None or widths or computation:
+        if width is not None and not 0 < width <= 1:
+            raise ConfigError(f"a width of {width} cannot be; give a fraction above 0 and up to 1, such as 0.5")
+        wanted = tuple(sorted({*WIDTHS, 1.0 if width is None else width}))
     if detector in EFFICIENTDETS:
-        chosen = efficientdet_of(detector, split, bottleneck, sides if size else None, width, computation=computation)
+        asked = 1.0 if widths and width is None else width
+        chosen = efficientdet_of(detector, split, bottleneck, sides if size else None, asked, computation=computation)
+        if widths:
+            inspect_widths(detector, chosen[0], chosen[0].size, as_json=as_json)
+            return
         bottleneck, cut = chosen[0].bottleneck, None if chosen[1] == "input" else chosen[1]
         counted, by_width = efficientdet_counts(chosen[0], 1.0 if width is None else width)
     else:
-        if width is not None or computation:
-            raise ConfigError(f"{detector} has no --width or --computation here; only an EfficientDet has")
-        config = model_config(detector, bottleneck=bottleneck, split=split)
-        counted = census(config, sides)
-        cut = next(iter(cuts_for(config, split)), None)
+        if wanted and not bottleneck:
+            bottleneck, split = widest_bottleneck(detector, split)
+        config = model_config(detector, bottleneck=bottleneck, split=split, widths=wanted, computation=computation)
+        if widths:
+            inspect_widths(detector, config, sides, as_json=as_json)
+            return
+        counted = census(config, sides, 1.0 if width is None else width)
+        cuts = cuts_for(config, split)
+        cut = "bottleneck" if "bottleneck" in cuts else next(iter(cuts), None)
     jpeg = None if picture is None else _jpeg_bytes(picture, counted.size)
     result = _as_json(detector, bottleneck, counted, cut, jpeg)
+    if width is not None or by_width:
+        result |= {"width": 1.0 if width is None else width}
     if by_width:
-        result |= {"width": 1.0 if width is None else width, "by_width": by_width}
+        result |= {"by_width": by_width}
     if figure is not None:
         from ..bench.figures.census import draw_census
         from ..bench.figures.style import to_png

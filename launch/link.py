@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..pipeline.errors import ConfigError
+from .rate_trace import RateTrace
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """`--netns`, `--link-rate` and `--link-delay`. Raises ConfigError when rate or delay come without the namespaces."""
+    """`--netns`, `--link-rate`, `--link-delay` and `--link-rate-steps`. Raises ConfigError when one comes without the namespaces,
+    or a rate and its steps together."""
 
     netns: bool = False
     rate: str | None = None
@@ -20,10 +22,22 @@ class Link:
     """One way."""
     keep: tuple[Path, ...] = ()
     """Folders that the far host has as well, such as bundles brought there before."""
+    steps: RateTrace = field(default_factory=RateTrace)
 
     def __post_init__(self) -> None:
+        if not self.netns and self.steps.steps:
+            raise ConfigError("--link-rate-steps are of the emulated link; add --netns")
         if not self.netns and (self.rate or self.delay):
             raise ConfigError("--link-rate and --link-delay are of the emulated link; add --netns")
+        if self.rate and self.steps.steps:
+            raise ConfigError(
+                "--link-rate and --link-rate-steps are both given; the first step says the rate at the start"
+            )
+
+    @property
+    def first_rate(self) -> str | None:
+        """The rate at the start."""
+        return self.rate or self.steps.first
 
     @property
     def delay_ms(self) -> float:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,18 @@ from rich.console import Console
 from rich.table import Table
 
 from ..bench.planner import Forecast, Link, Machine, forecast
-from ..bench.planner_lanes import ImageWire, MissingPayload, MissingStage, Payloads, TimeOf, lane_loads, stage_times
+from ..bench.planner_lanes import (
+    ImageWire,
+    MissingPayload,
+    MissingStage,
+    Payloads,
+    TimeOf,
+    at_width,
+    lane_loads,
+    stage_times,
+)
 from ..bench.profile import DetectorTimes, HostProfile, ProfileError
-from ..bench.profile_measure import offered_wires
+from ..bench.profile_measure import PACKED, offered_wires
 from ..pipeline.errors import ConfigError
 from ..pipeline.message import layout
 from ..pipeline.packet import TensorSpec
@@ -50,11 +60,20 @@ class Candidate:
     placement: Placement
     host_of_rank: tuple[int, ...] = (EDGE, WORKSTATION)
     images_travel: bool = False
+    width: float = 1.0
+    """Of an adaptive bundle."""
 
     @property
     def label(self) -> str:
         """What a reader tells it by."""
-        return " ".join(filter(None, (self.name, self.cut, self.wire, self.image_wire if self.images_travel else "")))
+        width = "" if self.width == 1 else f"x{self.width:g}"
+        images = self.image_wire if self.images_travel else ""
+        return " ".join(filter(None, (self.name, self.cut, width, self.wire, images)))
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether any profile of the bundle has the times that it needs."""
+        return self.width == 1 and self.wire not in PACKED
 
     @property
     def folder(self) -> str:
@@ -75,6 +94,7 @@ class PlannedRow:
         return {
             "placement": one.name,
             "cut": one.cut or None,
+            "width": one.width,
             "wire": one.wire or None,
             "images": one.image_wire if one.images_travel else None,
             **forecast_json(self.forecast),
@@ -121,7 +141,7 @@ class Plan:
 
     def time_of(self) -> TimeOf:
         """The profiles' times. Raises ProfileError where they are not of this detector and bundle."""
-        return stage_times(self.profiles, self.detector, self.bundle.checksum if self.bundle else "")
+        return stage_times(self.profiles, self.detector, self.bundle.graphs_checksum if self.bundle else "")
 
     @property
     def graphs(self) -> tuple[str, ...]:
@@ -152,14 +172,14 @@ class Plan:
         offload_raw = _placement("offload", ([SOURCE, PREPROCESS], [*graphs, POSTPROCESS], [SINK]))
         yield Candidate("offload", "", "", "raw", offload_raw, images_travel=True)
         yield Candidate("offload", "", "", "jpeg", load_placement("offload"), images_travel=True)
-        for name, after, wires in self._cuts():
+        for name, after, wires, widths in self._cuts():
             head, tail = graphs[: graphs.index(after) + 1], graphs[graphs.index(after) + 1 :]
             backbone = _placement("backbone", ([SOURCE, PREPROCESS, *head], [*tail, POSTPROCESS], [SINK]))
             transformer = _placement("transformer", ([SOURCE, PREPROCESS], [*head], [*tail, POSTPROCESS, SINK]))
-            for wire in wires:
-                yield Candidate("backbone", name, wire, "raw", backbone)
+            for width, wire in product(widths, wires):
+                yield Candidate("backbone", name, wire, "raw", backbone, width=width)
                 for image_wire in image_wires:
-                    yield Candidate("transformer", name, wire, image_wire, transformer, images_travel=True)
+                    yield Candidate("transformer", name, wire, image_wire, transformer, images_travel=True, width=width)
 
     def rows(self) -> tuple[list[PlannedRow], list[str]]:
         """The candidates, most frames per second first (then least delay), and why some are left out.
@@ -173,7 +193,7 @@ class Plan:
             try:
                 rows.append(PlannedRow(candidate, self.predict(candidate, time_of)))
             except MissingStage as error:
-                if not all(profile.published for profile in self.profiles):
+                if candidate.is_plain and not all(profile.published for profile in self.profiles):
                     raise
                 left_out[str(error)] = None
             except MissingPayload as error:
@@ -185,20 +205,24 @@ class Plan:
 
     def predict(self, candidate: Candidate, time_of: TimeOf) -> Forecast:
         """One candidate by the given times. Raises MissingStage and MissingPayload."""
+        if candidate.width != 1:
+            assert self.bundle is not None
+            narrower = next(each for each in self.bundle.narrower if each.width == candidate.width)
+            time_of = at_width(time_of, [stage.name for stage in narrower.stages], candidate.width)
         lanes = lane_loads(
             candidate.placement,
             self.graphs,
             candidate.wire or "fp32",
             candidate.image_wire,
-            self.payloads(candidate.cut),
+            self.payloads(candidate.cut, candidate.width),
             time_of,
             eager_limit_for,
             candidate.host_of_rank,
         )
         return forecast(lanes, self.link, self.machines)
 
-    def payloads(self, cut: str) -> Payloads:
-        """What travels, by the bundle where there is one, else by the edge's profile and its cut of that name."""
+    def payloads(self, cut: str, width: float = 1.0) -> Payloads:
+        """What travels, by the bundle at a width where there is one, else by the edge's profile and its cut of that name."""
         images = next((profile.images for profile in self.profiles if profile.images), None)
         jpeg = images.jpeg_bytes if images else None
         pixels_jpeg = images.pixels_jpeg_bytes if images else None
@@ -208,7 +232,7 @@ class Plan:
             return Payloads(features, None, pixels_jpeg, jpeg, 0, MAX_IMAGE_BYTES)
         size = self.bundle.preprocess.size or (self.bundle.preprocess.short_side, self.bundle.preprocess.max_long_side)
         return Payloads(
-            _bundle_features(self.bundle),
+            _bundle_features(self.bundle.at_width(width)),
             3 * size[0] * size[1],
             pixels_jpeg,
             jpeg,
@@ -269,15 +293,19 @@ class Plan:
     def _times(self) -> DetectorTimes:
         return self.profiles[EDGE].detector(self.detector)
 
-    def _cuts(self) -> list[tuple[str, str, tuple[str, ...]]]:
-        """Name, last graph before it, and wire types of every cut."""
-        if self.bundle is None:
-            return [(cut.name, cut.after, tuple(cut.payloads())) for cut in self._times().cuts]
-        return [
-            ("+".join(stage.wire_tensors), stage.name, offered_wires(stage))
-            for stage in self.bundle.stages
-            if stage.wire_tensors
-        ]
+    def _cuts(self) -> list[tuple[str, str, tuple[str, ...], tuple[float, ...]]]:
+        """Name, last graph before it, wire types and widths of every cut. At a narrower width it is the one at the bottleneck."""
+        bundle = self.bundle
+        if bundle is None:
+            return [(cut.name, cut.after, tuple(cut.payloads()), (1.0,)) for cut in self._times().cuts]
+        cuts: list[tuple[str, str, tuple[str, ...], tuple[float, ...]]] = []
+        for index, stage in enumerate(bundle.stages, 1):
+            # What an adaptive bundle is cut into behind its bottleneck, it is cut into for its widths' sake.
+            if not stage.wire_tensors or (bundle.narrower and index > bundle.num_head_stages):
+                continue
+            widths = tuple(reversed(bundle.widths)) if index == bundle.num_head_stages else (1.0,)
+            cuts.append(("+".join(stage.wire_tensors), stage.name, (*offered_wires(stage), *PACKED), widths))
+        return cuts
 
 
 def _role(text: str) -> str:
@@ -309,7 +337,7 @@ def _bundle_features(bundle: Bundle) -> dict[tuple[str, str], int]:
     features: dict[tuple[str, str], int] = {}
     for stage in bundle.stages:
         shapes = {tensor.name: tensor.shape for tensor in stage.outputs}
-        for wire in offered_wires(stage):
+        for wire in (*offered_wires(stage), *(PACKED if stage.wire_tensors else ())):
             specs: list[TensorSpec] = []
             for name in stage.wire_tensors:
                 shape = tuple(size for size in shapes[name] if isinstance(size, int))

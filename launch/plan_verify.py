@@ -19,6 +19,7 @@ from ..bench.finished_run import PREDICTION, FinishedRun
 from ..bench.planner import Forecast
 from ..bench.planner_lanes import TimeOf
 from ..bench.profile import HostProfile, ProfileError, StageTime
+from ..bench.profile_measure import ProfileMeasurement
 from ..pipeline.errors import ConfigError, SplitrailError
 from ..pipeline.placement import DECODE_JPEG, ENCODE_JPEG
 from .bench_profile import prepare
@@ -67,10 +68,12 @@ class Verification:
 
     def run(self, rows: Sequence[PlannedRow], say: Callable[[str], None]) -> list[VerifiedRow]:
         """One row after the other. Raises SplitrailError where a run fails."""
+        # Choosing or building an engine takes long and gives the same each time; only the timing is per row.
+        graphs = self._graphs() if self.check_drift else None
         verified = []
         for number, row in enumerate(rows):
             say(f"{row.candidate.folder}, {number + 1} of {len(rows)}")
-            drift = self._drift() if self.check_drift else 1.0
+            drift = 1.0 if graphs is None else self._drift(graphs)
             will = self.plan.predict(row.candidate, _scaled(self.plan.time_of(), self.plan.graphs, drift))
             folder = self.out / row.candidate.folder
             done = self._run(row, folder, {"fps": will.fps, "delay_ms": will.queued_delay_ms})
@@ -79,7 +82,7 @@ class Verification:
                 rate = _LOW_LOAD * will.fps
                 folder = self.out / f"{row.candidate.folder}-camera"
                 camera = self._run(row, folder, {"delay_ms": will.delay_ms}, rate)
-            by_own = self.plan.predict(row.candidate, own_times(done, row.candidate.host_of_rank))
+            by_own = self._by_own_times(row, done)
             verified.append(
                 VerifiedRow(
                     row,
@@ -89,16 +92,24 @@ class Verification:
                     _number(done.summary["delay"].get("p50_ms")),
                     None if camera is None else _number(camera.summary["delay"].get("p50_ms")),
                     by_own.fps,
+                    None if camera is None else self._by_own_times(row, camera).delay_ms,
                 )
             )
         return verified
 
-    def _drift(self) -> float:
-        """Time of all graphs now over that in the edge's profile."""
+    def _by_own_times(self, row: PlannedRow, run: FinishedRun) -> Forecast:
+        return self.plan.predict(row.candidate, own_times(run, row.candidate.host_of_rank))
+
+    def _graphs(self) -> ProfileMeasurement:
+        """All graphs by the engine of the profile, ready to be timed again."""
         profile = self._profile()
         threads = profile.threads or 0
-        now = prepare(self.bundle, profile.engine, profile.device, threads, "scenes", 90, _DRIFT_S).solo_chain_ms()
-        stages = profile.detector(self.plan.detector).stages
+        return prepare(self.bundle, profile.engine, profile.device, threads, "scenes", 90, _DRIFT_S)
+
+    def _drift(self, graphs: ProfileMeasurement) -> float:
+        """Time of all graphs now over that in the edge's profile."""
+        now = graphs.solo_chain_ms()
+        stages = self._profile().detector(self.plan.detector).stages
         return sum(now.values()) / sum(stages[name].solo_ms for name in now)
 
     def _profile(self) -> HostProfile:
@@ -162,6 +173,8 @@ class VerifiedRow:
     """Median of the camera run; None where there was none."""
     fps_by_own_times: float
     """Predicted from the service times of the very run: a miss that this does not have is in the profile, not in the model."""
+    delay_by_own_times_ms: float | None
+    """The same of the camera run's delay; None where there was none."""
 
     @property
     def fps_ratio(self) -> float | None:
@@ -183,6 +196,13 @@ class VerifiedRow:
         """Measured FPS / that predicted from the run's own service times."""
         return None if self.fps is None else self.fps / self.fps_by_own_times
 
+    @property
+    def own_delay_ratio(self) -> float | None:
+        """Measured delay / that predicted from the camera run's own service times, of a frame that meets no other."""
+        if self.delay_ms is None or self.delay_by_own_times_ms is None:
+            return None
+        return self.delay_ms / self.delay_by_own_times_ms
+
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
         return {
@@ -196,6 +216,7 @@ class VerifiedRow:
             "delay_ratio": self.delay_ratio,
             "queued_delay_ratio": self.queued_delay_ratio,
             "fps_by_own_times_ratio": self.own_ratio,
+            "delay_by_own_times_ratio": self.own_delay_ratio,
         }
 
 
@@ -207,7 +228,8 @@ def own_times(run: FinishedRun, host_of_rank: Sequence[int]) -> TimeOf:
 
     def time_of(host: int, stage: str) -> StageTime:
         plain = stage.partition("/")[0]
-        name = "decode" if stage.endswith("/decode") else _JOURNAL_NAMES.get(plain, plain)
+        step = stage.rpartition("/")[2]
+        name = step if step in ("encode", "decode") else _JOURNAL_NAMES.get(plain, plain)
         # Stages that a run does not have, such as `network`, count nothing.
         values = times.get((host, name), [0.0])
         values = values[_NUM_WARM_UP:] or values
@@ -220,7 +242,7 @@ def print_verified(rows: Sequence[VerifiedRow], console: Console) -> None:
     """As a table, with the worst of each ratio."""
     table = Table(title="measured / predicted", **TABLE)
     table.add_column("placement", no_wrap=True)
-    for name in ("drift", "FPS", "was", "ratio", "own", "delay", "was", "ratio", "queued"):
+    for name in ("drift", "FPS", "was", "ratio", "own", "delay", "was", "ratio", "own", "queued"):
         table.add_column(name, justify="right")
     for row in rows:
         table.add_row(
@@ -233,12 +255,13 @@ def print_verified(rows: Sequence[VerifiedRow], console: Console) -> None:
             f"{row.predicted.delay_ms:.1f}",
             _text(row.delay_ms, 1),
             _text(row.delay_ratio),
+            _text(row.own_delay_ratio),
             _text(row.queued_delay_ratio),
         )
     console.print(table)
     console.print(
         "ratio and queued: measured / predicted; drift: the graphs now / in the profile, which scales the prediction; "
-        "own: measured FPS / what the run's own service times predict; delays in ms",
+        "own: measured / what the run's own service times predict; delays in ms",
         highlight=False,
         soft_wrap=True,
     )
@@ -246,6 +269,7 @@ def print_verified(rows: Sequence[VerifiedRow], console: Console) -> None:
         ("FPS", [row.fps_ratio for row in rows]),
         ("FPS by the run's own service times", [row.own_ratio for row in rows]),
         ("delay", [row.delay_ratio for row in rows]),
+        ("delay by the run's own service times", [row.own_delay_ratio for row in rows]),
         ("queued delay", [row.queued_delay_ratio for row in rows]),
     ):
         known = [ratio for ratio in ratios if ratio is not None]
@@ -262,7 +286,7 @@ def _scaled(time_of: TimeOf, graphs: Sequence[str], factor: float) -> TimeOf:
 
     def scaled(host: int, stage: str) -> StageTime:
         time = time_of(host, stage)
-        if stage.partition("/")[0] not in graphs or stage.endswith("/decode"):
+        if stage.partition("/")[0].partition("@")[0] not in graphs or stage.endswith(("/encode", "/decode")):
             return time
         return time.model_copy(
             update={

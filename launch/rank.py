@@ -146,6 +146,9 @@ class _Rank:
             policy = "drop-oldest" if source_facts["live"] else "wait"
         together(self._comm, lambda: workshop.open_sink(source_facts, lossless=policy == "wait"))
         run = replace(run, policy=policy)
+        if run.settings:
+            times_s = together(self._comm, lambda: workshop.adapt(run, is_live=policy != "wait"))
+            workshop.learn(together(self._comm, lambda: gather_json(self._comm, times_s)))
         clocks = self._measure_clocks(run)
         lanes = together(
             self._comm,
@@ -170,7 +173,7 @@ class _Rank:
             chain=[[plan.rank, plan.name] for plan in run.lanes],
             overlap=config.overlap,
             policy=policy,
-            wire=config.wire,
+            wire="adaptive" if run.settings else config.wire,
             bundle=bundle.checksum,
             detector=bundle.detector,
             bundle_was_sent=was_sent,
@@ -233,7 +236,7 @@ class _Rank:
         collect_files(self._comm, out, self._rank)
         if self._rank == 0:
             assert out is not None
-            summary = complete_outputs(out, accuracy=lambda: judge(out, config, run.bundle))
+            summary = complete_outputs(out, accuracy=lambda: judge(out, config, run.bundle, workshop.scenes))
             if not _is_started_by_run():
                 print_summary(summary, Console())
         self._comm.Barrier()

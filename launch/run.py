@@ -14,12 +14,14 @@ from typing import Any
 
 from rich.console import Console
 
+from ..bench.link_steps import LINK_STEPS
 from ..bench.summary import SUMMARY, complete_outputs
 from ..bench.table import print_summary
 from ..pipeline.errors import ConfigError, HostError
 from ..pipeline.placement import Placement
 from ..stages.bundle import Bundle
 from ..stages.cache import cache_folder
+from ..stages.nms_choice import with_nms
 from .assemble import Run
 from .bench_overlap import eager_limit_for
 from .config import RunConfig, bundle_folder
@@ -55,6 +57,7 @@ def start(
     placement = config.resolve_placement()
     bundle = Bundle.load(bundle_folder(config.bundle), verify=False)
     Run.plan(config, placement, bundle)
+    with_nms(bundle.postprocess, config.nms_iou)
     installation = detect_mpi()
     out = Path(config.out).absolute()
     if link.netns and hostfile is not None:
@@ -85,7 +88,9 @@ def start(
             print(shlex.join(command))
             return 0
         _prepare(out, config)
-        return _supervise(command, two, out, as_json=as_json, show_table=show_table, is_trained=bool(bundle.trained))
+        is_trained = bool(bundle.trained)
+        with link.steps.playing(two, out):
+            return _supervise(command, two, out, as_json=as_json, show_table=show_table, is_trained=is_trained)
 
 
 @contextlib.contextmanager
@@ -95,7 +100,7 @@ def _hosts(
     """The hosts of the run: of the hostfile, two on this machine, or None for this machine alone."""
     if link.netns:
         # The far host sees none of this: neither what a run writes nor the bundles a host has been sent.
-        two = TwoHosts(link.rate, link.delay_ms, hide=[] if dry_run else [out, cache_folder()], keep=link.keep)
+        two = TwoHosts(link.first_rate, link.delay_ms, hide=[] if dry_run else [out, cache_folder()], keep=link.keep)
         if dry_run:
             raise ConfigError("--dry-run cannot show a run over --netns: its hosts do not exist yet")
         with two:
@@ -168,7 +173,7 @@ def _prepare(out: Path, config: RunConfig) -> None:
     """The run's folder with the configuration; results of an earlier run there are removed, so that none is taken for new."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for pattern in (SUMMARY, MPIRUN_LOG, "journal-rank*.jsonl", "detections.*", "coco_results.json"):
+        for pattern in (SUMMARY, MPIRUN_LOG, LINK_STEPS, "journal-rank*.jsonl", "detections.*", "coco_results.json"):
             for old in out.glob(pattern):
                 old.unlink()
         shutil.rmtree(out / "frames", ignore_errors=True)

@@ -65,7 +65,7 @@ def train_verb(
     threads = threads or (1 if processes > 1 else 0)
     with progress_bar(console) as bar, crew_of(processes, partial(_train_along, recipe, out, resume, threads)) as crew:
         trainer = _trainer(recipe, out, checkpoint, chosen, threads, crew, watch_on(bar))
-        num_parameters = sum(parameter.numel() for parameter in trainer.detr.parameters())
+        num_parameters = sum(parameter.numel() for parameter in trainer.detector.parameters())
         console.print(
             f"{recipe.name}: {num_parameters:,} parameters, {recipe.num_epochs} epochs into {out}", highlight=False
         )

@@ -14,7 +14,20 @@ from rich.console import Console
 from .. import __version__
 from ..pipeline.errors import ConfigError
 from .config import DEFAULT_BUNDLE, RunConfig, read_mapping
-from .options import Delay, Hostfile, Json, NetNs, Rate
+from .options import (
+    Adapt,
+    AdaptPolicy,
+    AdaptWays,
+    AdaptWires,
+    Delay,
+    GraphMemory,
+    Hostfile,
+    Json,
+    NetNs,
+    NmsIou,
+    Rate,
+    RateSteps,
+)
 
 # typer reads the annotations at run time, and its options are spelled Optional for Python 3.10.
 app = typer.Typer(
@@ -40,7 +53,9 @@ _RUN_KEYS = {
     "stall_timeout": ("", "stall_timeout_s"),
 }
 """Option of `run` -> table and key of the configuration, where they differ."""
-_NOT_IN_CONFIG = ("config", "hostfile", "netns", "link_rate", "link_delay", "dry_run", "json")
+_ADAPT = ("adapt", "adapt_policy", "adapt_ways", "adapt_wires", "max_graph_memory")
+_LINK = ("netns", "link_rate", "link_delay", "link_rate_steps")
+_NOT_IN_CONFIG = ("config", "hostfile", "dry_run", "json", *_LINK, *_ADAPT)
 
 
 @app.callback(invoke_without_command=True)
@@ -90,6 +105,7 @@ def run(
     source_rank: Annotated[Optional[int], typer.Option(help="Put source and sink on this rank.")] = None,  # noqa: UP045
     sink_rank: Annotated[Optional[int], typer.Option(help="Put the sink on this rank.")] = None,  # noqa: UP045
     score_threshold: Annotated[Optional[float], typer.Option(help="0 to 1; the bundle's own by default.")] = None,  # noqa: UP045
+    nms_iou: NmsIou = None,
     video: Annotated[Optional[bool], typer.Option(help="Annotated video; on where the images are.")] = None,  # noqa: UP045
     frames: Annotated[bool, typer.Option("--frames", help="Annotated frames as JPEG.")] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Detections as CSV.")] = False,
@@ -101,11 +117,17 @@ def run(
     measure_power: Annotated[
         bool, typer.Option("--measure-power", help="Sample the power meters, after some seconds of idling.")
     ] = False,
+    adapt: Adapt = "",
+    adapt_policy: AdaptPolicy = "",
+    adapt_ways: AdaptWays = "",
+    adapt_wires: AdaptWires = "",
+    max_graph_memory: GraphMemory = 0.0,
     config: Annotated[Optional[Path], typer.Option(help="TOML with these keys; options given here win.")] = None,  # noqa: UP045
     hostfile: Hostfile = None,
     netns: NetNs = False,
     link_rate: Rate = "",
     link_delay: Delay = "",
+    link_rate_steps: RateSteps = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the mpirun command and do nothing.")] = False,
     json: Json = False,
 ) -> int:
@@ -113,7 +135,9 @@ def run(
 
     Example: `splitrail run --placement backbone --source cam.mp4 --out out/`
     """
+    from .adapt_config import adapt_options
     from .link import Link
+    from .rate_trace import RateTrace
     from .run import start
 
     raw = read_mapping(config) if config is not None else {}
@@ -128,6 +152,7 @@ def run(
         # Anything but a table is refused with the file's name when the configuration is checked.
         if isinstance(values, dict):
             values[key] = value
+    adapt_options(raw, *(context.params[name] for name in _ADAPT))
     raw["command"] = shlex.join(["splitrail", *sys.argv[1:]])
     source_table = raw.get("source")
     for key, value in (
@@ -137,7 +162,7 @@ def run(
         if not value:
             raise ConfigError(f"{key} is missing; see 'splitrail run --help'")
     where = str(config) if config is not None else "the options"
-    link = Link(netns, link_rate or None, link_delay or None)
+    link = Link(netns, link_rate or None, link_delay or None, steps=RateTrace.parse(link_rate_steps))
     return start(RunConfig.check(raw, where), hostfile=hostfile, link=link, dry_run=dry_run, as_json=json)
 
 
@@ -222,6 +247,14 @@ def evaluate(
     wire: Annotated[str, typer.Option(help="For a bundle: as run takes it, for instance uint8+zstd.")] = "fp32",
     filter: Annotated[Optional[bool], typer.Option(help="For a bundle: as run takes it.")] = None,  # noqa: UP045
     filter_threshold: Annotated[Optional[float], typer.Option(help="For a bundle: 0 to 1.")] = None,  # noqa: UP045
+    nms_iou: NmsIou = None,
+    width: Annotated[float, typer.Option(help="Of an adaptive bundle or a slimmable checkpoint, such as 0.5.")] = 1.0,
+    all_settings: Annotated[
+        bool, typer.Option("--all-settings", help="For a bundle: every width and wire, local, and JPEG offload.")
+    ] = False,
+    record: Annotated[
+        bool, typer.Option("--record", help="Write the accuracies into the bundle, where adaptive runs look them up.")
+    ] = False,
     threads: Annotated[int, typer.Option(help="Compute threads.")] = 1,
     device: Annotated[str, typer.Option(help="For torch: auto, cpu or cuda.")] = "cpu",
     json: Json = False,
@@ -233,7 +266,20 @@ def evaluate(
     from .evaluate import evaluate_verb, print_accuracy
 
     result = evaluate_verb(
-        what, data, num_images, engine, wire, threads, device, Console(stderr=True), filter, filter_threshold
+        what,
+        data,
+        num_images,
+        engine,
+        wire,
+        threads,
+        device,
+        Console(stderr=True),
+        filter,
+        filter_threshold,
+        nms_iou,
+        width,
+        all_settings=all_settings,
+        record=record,
     )
     if json:
         print(json_module.dumps(result, indent=1))
@@ -312,4 +358,12 @@ def diff(
 
 
 # Verbs of other files add themselves to `app`.
-from . import verbs_bench, verbs_detector, verbs_distill, verbs_overlap, verbs_plan, verbs_wire  # noqa: E402, F401
+from . import (  # noqa: E402
+    verbs_adapt,  # noqa: F401
+    verbs_bench,  # noqa: F401
+    verbs_detector,  # noqa: F401
+    verbs_distill,  # noqa: F401
+    verbs_overlap,  # noqa: F401
+    verbs_plan,  # noqa: F401
+    verbs_wire,  # noqa: F401
+)

@@ -35,11 +35,20 @@ def bench_sweep(
 
     Example: `splitrail bench --sweep link-rates --quick --out out/rates && splitrail report out/rates`
     """
+    options = {"--sweep": sweep, "--quick": quick, "--out": out, "--source": source, "--json": json}
+    given = [name for name, value in options.items() if value]
     if context.invoked_subcommand is not None:
-        if sweep is not None:
-            raise ConfigError(f"--sweep and {context.invoked_subcommand!r} are two commands; give one of them")
+        if given:
+            command = context.invoked_subcommand
+            raise ConfigError(
+                f"{given[0]} before {command!r} is of a sweep; put it behind, or leave one of the two out"
+            )
         return 0
     if sweep is None:
+        if given:
+            raise ConfigError(
+                f"{given[0]} is of a sweep and there is none; give --sweep FILE.toml, or thesis or link-rates"
+            )
         print(context.get_help())
         return 0
     from .bench_sweep import sweep_verb

@@ -13,7 +13,10 @@ from .verbs import app
 
 _Bottleneck = Annotated[
     int,
-    typer.Option(help="Channels of a learned bottleneck: 3, 6, 9, 12, 15 in layer1; 8 to 64 at --split projection."),
+    typer.Option(
+        help="Channels of a learned bottleneck: 3, 6, 9, 12, 15 in layer1; 8 to 64 at --split projection; 10 to 48 of an "
+        "EfficientDet."
+    ),
 ]
 
 
@@ -26,15 +29,18 @@ def export(
         typer.Option(help="FILE or FOLDER (original, Hugging Face or torchvision layout), or hub; random by default."),
     ] = None,
     size: Annotated[
-        str, typer.Option(help="HxW for a fixed size (letterboxed), or dynamic; 480x640, or the training's own.")
+        str,
+        typer.Option(
+            help="HxW for a fixed size (letterboxed), or dynamic; 480x640, or the training's or an EfficientDet's own."
+        ),
     ] = "",
     cut: Annotated[
         str,
         typer.Option(
             "--cut",
             "--split",
-            help="l0, bottleneck, c5, projection, memory, several joined by commas, or none (input); by default the "
-            "bottleneck where there is one, else a DETR's projection, an R-CNN's l0.",
+            help="l0, p3, bottleneck, c5, projection, memory, several joined by commas, or none (input); by default the "
+            "bottleneck where there is one, else a DETR's projection, an R-CNN's l0, an EfficientDet's p3.",
         ),
     ] = "",
     bottleneck: _Bottleneck = 0,
@@ -49,6 +55,21 @@ def export(
     ] = None,
     width: Annotated[Optional[int], typer.Option(help="Channels of the stem, 64 by default.")] = None,  # noqa: UP045
     torch_engine: Annotated[bool, typer.Option("--torch", help="Add the weights for the torch engine.")] = False,
+    nms_iou: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Of a DETR's boxes of one class that overlap more, the worse goes; as published none does."),
+    ] = None,
+    widths: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B,1",
+            help="Make the bottleneck slimmable: one set of weights for these fractions of its channels, in one bundle.",
+        ),
+    ] = "",
+    computation: Annotated[
+        bool,
+        typer.Option("--computation", help="The widths slim all of the encoder, not only what is next to the wire."),
+    ] = False,
 ) -> None:
     """Make a bundle of ONNX graphs from a detector in torch.
 
@@ -64,12 +85,27 @@ def export(
         "width": width,
     }
     console = Console(stderr=True)
-    export_verb(detector, out, weights, size, cut, bottleneck, opset, seed, torch_engine, overrides, console)
+    export_verb(
+        detector,
+        out,
+        weights,
+        size,
+        cut,
+        bottleneck,
+        opset,
+        seed,
+        torch_engine,
+        nms_iou,
+        overrides,
+        console,
+        widths,
+        computation,
+    )
 
 
 @app.command()
 def inspect(
-    detector: Annotated[str, typer.Argument(help="A name of --list.")] = "",
+    detector: Annotated[str, typer.Argument(help="A name of --list; with --widths a bundle, too.")] = "",
     split: Annotated[
         str, typer.Option(help="Sum up head and tail for a cut: input, l0, p3, bottleneck, c5, projection, memory.")
     ] = "",
@@ -79,12 +115,13 @@ def inspect(
     ] = "",
     width: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(
-            help="EfficientDet: fraction of active channels, such as 0.5, with the widest bottleneck unless given."
-        ),
+        typer.Option(help="Fraction of the bottleneck's channels, such as 0.5, of the widest bottleneck unless given."),
     ] = None,
+    widths: Annotated[
+        bool, typer.Option("--widths", help="Head, tail and wire at every width, of a detector or a bundle.")
+    ] = False,
     computation: Annotated[
-        bool, typer.Option("--computation", help="EfficientDet: the width slims the encoder too.")
+        bool, typer.Option("--computation", help="The width slims the encoder too, not only what is next to the wire.")
     ] = False,
     picture: Annotated[
         Optional[Path],  # noqa: UP045
@@ -104,5 +141,14 @@ def inspect(
         list_verb(as_json=json)
     else:
         inspect_verb(
-            detector, split, bottleneck, size, picture, figure, width=width, computation=computation, as_json=json
+            detector,
+            split,
+            bottleneck,
+            size,
+            picture,
+            figure,
+            width=width,
+            widths=widths,
+            computation=computation,
+            as_json=json,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +27,15 @@ from ..stages.gallery import Gallery
 from ..stages.jpeg import JpegDecode, JpegEncode
 from ..stages.network import Network, outputs_of
 from ..stages.neural_filter import open_filter
+from ..stages.nms_choice import with_nms
 from ..stages.postprocess import open_postprocess
 from ..stages.preprocess import Preprocess
-from ..stages.scene_source import open_scenes
+from ..stages.scene_source import SceneSource, open_scenes
 from ..stages.sink import Sink
 from ..stages.source import Source, SourceOptions, open_source, register_source
 from ..stages.turnstile import Turnstile, TurnstileSink
 from ..stages.writers.open_writers import open_writers
+from .adaptation import Adaptation
 from .assemble import Parts, Run
 from .config import RunConfig
 
@@ -87,6 +89,7 @@ class Workshop:
         self._sink: Sink | None = None
         self._gallery: Gallery | None = None
         self._turnstile = Turnstile() if config.single_stream else None
+        self._adaptation: Adaptation | None = None
 
     def open(self) -> None:
         """Choose the engine and open the source, as far as this rank has them."""
@@ -106,6 +109,12 @@ class Workshop:
                 self._journal,
                 self._turnstile,
             )
+
+    @property
+    def scenes(self) -> SceneSource | None:
+        """The source, where it is generated scenes and on this rank."""
+        source = self._source.source if self._source is not None else None
+        return source if isinstance(source, SceneSource) else None
 
     def source_facts(self) -> dict[str, Any] | None:
         """What the other ranks must know of the source; None on ranks without it."""
@@ -156,6 +165,28 @@ class Workshop:
             draw_threshold=self._bundle.postprocess.score_threshold,
         )
 
+    def adapt(self, run: Run, *, is_live: bool) -> Mapping[str, Sequence[float]]:
+        """Load what every setting needs here, where the run adapts; returns `Adaptation.times_s`."""
+        assert self._config.adapt is not None
+        self._adaptation = Adaptation(
+            run,
+            self._rank,
+            self._config.adapt,
+            self._folder,
+            self._journal,
+            open_graph=self._open_graph,
+            open_filter=self._filter,
+            open_postprocess=self._postprocess,
+            is_live=is_live,
+            knows_age=self._is_source,
+        )
+        return self._adaptation.times_s
+
+    def learn(self, times_s: Sequence[Mapping[str, Sequence[float]]]) -> None:
+        """What `adapt` gave on every rank."""
+        assert self._adaptation is not None
+        self._adaptation.learn(times_s)
+
     def parts(self, run: Run) -> Parts:
         """What `build_lanes` makes lanes from."""
 
@@ -167,18 +198,9 @@ class Workshop:
             if name == DECODE_JPEG:
                 return JpegDecode()
             if name == POSTPROCESS:
-                return open_postprocess(self._bundle.postprocess, self._config.score_threshold)
+                return self._postprocess()
             if self._bundle.filter is not None and name == self._bundle.filter.graph.name:
-                # The torch engine makes its model from weights, which a filter has none of.
-                is_torch = self._engine == "torch"
-                return open_filter(
-                    self._folder,
-                    self._bundle,
-                    "onnxruntime" if is_torch else self._engine,
-                    self.threads,
-                    "cpu" if is_torch else self._config.device,
-                    self._config.filter_threshold,
-                )
+                return self._filter()
             return self._network(name, plan, run)
 
         return Parts(
@@ -190,6 +212,7 @@ class Workshop:
             source=self._source,
             sink=TurnstileSink(self._sink, self._turnstile) if self._sink and self._turnstile else self._sink,
             on_drop=self._on_drop,
+            adaptive=self._adaptation,
         )
 
     def facts(self) -> dict[str, Any]:
@@ -208,6 +231,7 @@ class Workshop:
             "graph_bytes": sum(sizes[name] for name in self._graphs),
             "filter_threshold": self._filter_threshold(),
             "source": self.source_facts(),
+            **({} if self._adaptation is None else self._adaptation.facts()),
         }
 
     def closing_facts(self) -> dict[str, Any]:
@@ -267,14 +291,33 @@ class Workshop:
         self._engine, self._precision = choice.engine, choice.precision
         self._disagreement = choice.disagreement
 
+    def _postprocess(self) -> Stage:
+        spec = with_nms(self._bundle.postprocess, self._config.nms_iou)
+        return open_postprocess(spec, self._config.score_threshold)
+
+    def _filter(self) -> Stage:
+        # The torch engine makes its model from weights, which a filter has none of.
+        is_torch = self._engine == "torch"
+        return open_filter(
+            self._folder,
+            self._bundle,
+            "onnxruntime" if is_torch else self._engine,
+            self.threads,
+            "cpu" if is_torch else self._config.device,
+            self._config.filter_threshold,
+        )
+
+    def _open_graph(self, bundle: Bundle, number: int, outputs: Sequence[str]) -> Engine:
+        """The graph of this number of `bundle`, which may be one width of the run's."""
+        return open_engine(
+            self._engine, self._precision, self._folder, bundle, number, outputs, self.threads, self._config.device
+        )
+
     def _network(self, name: str, plan: LanePlan, run: Run) -> Network:
         index = next(number for number, stage in enumerate(self._bundle.stages) if stage.name == name)
         stage = self._bundle.stages[index]
         wire = run.made_by_graph(plan) if plan.stages[-1] == name else None
-        outputs = outputs_of(stage, wire)
-        engine = open_engine(
-            self._engine, self._precision, self._folder, self._bundle, index, outputs, self.threads, self._config.device
-        )
+        engine = self._open_graph(self._bundle, index, outputs_of(stage, wire))
         self._engines[name] = engine
         return Network(engine, stage, wire)
 

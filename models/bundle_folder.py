@@ -44,13 +44,23 @@ def new_bundle_folder(out: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def save_golden(path: Path, golden: Sequence[Mapping[str, Array]]) -> None:
-    """An .npz without times in it: the same detector exported twice is the same bundle."""
+    """An .npz without times in it: the same detector exported twice is the same bundle. Names may end in "@WIDTH"."""
     with zipfile.ZipFile(path, "w") as archive:
         for index, arrays in enumerate(golden):
             for name, array in arrays.items():
                 content = io.BytesIO()
                 np.lib.format.write_array(content, array, allow_pickle=False)
                 archive.writestr(zipfile.ZipInfo(f"{index}/{name}.npy"), content.getvalue())
+
+
+def load_golden(path: Path, num_frames: int) -> list[dict[str, Array]]:
+    """What `save_golden` has written, under the same names."""
+    golden: list[dict[str, Array]] = [{} for _ in range(num_frames)]
+    with np.load(path, allow_pickle=False) as arrays:
+        for key in arrays.files:
+            index, _, name = key.partition("/")
+            golden[int(index)][name] = arrays[key]
+    return golden
 
 
 def _publish(partial: Path, target: Path) -> None:

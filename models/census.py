@@ -1,10 +1,10 @@
 """What each module of a detector holds, costs and gives, counted without computing anything (on torch's meta device).
 
 Conventions. *Parameters*: as in `counts.py`; frozen batch normalisation has none, a bottleneck's is trained and counts.
-*MACs*: as in `counts.py`; an R-CNN's box head sees all 1000 proposals, its mask or keypoint head all 100 detections. *Elements*:
-what would have to travel if the detector were cut behind the module, every branch that is still needed included, for one
-image; `relative` to the 3 x H x W elements of the network's input, H and W before padding (figure 2 of Matsubara and Levorato
-2020 has 800 x 800). Source of the tables: figures 2 to 4 there, table IV of Matsubara et al. 2020 (GHND).
+*MACs*: as in `counts.py`; an R-CNN's box head sees all its proposals, 1000 as published, its mask or keypoint head all 100
+detections. *Elements*: what would have to travel if the detector were cut behind the module, every branch that is still needed
+included, for one image; `relative` to the 3 x H x W elements of the network's input, H and W before padding (figure 2 of
+Matsubara and Levorato 2020 has 800 x 800). Source of the tables: figures 2 to 4 there, table IV of Matsubara et al. 2020 (GHND).
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from .bottleneck import StudentLayer1
 from .counts import num_parameters
 from .detector import Config, build_detector, preprocess_of
 from .detr import Detr, DetrConfig
-from .rcnn_config import MAX_DETECTIONS, NUM_PROPOSALS
+from .efficientdet_config import EfficientDetConfig
+from .rcnn_config import MAX_DETECTIONS
 from .resnet import ResNet
+from .slimmable import sliced
 
 WIRE_BYTES = {"fp32": 4, "fp16": 2, "uint8": 1}
 """Wire type -> bytes an element; uint8 adds a scale and a zero point, 5 bytes, to each tensor."""
@@ -66,10 +68,18 @@ class Census:
         return next(row for row in self.rows if row.cut == cut)
 
 
-def census(config: Config, size: tuple[int, int] = (800, 1066)) -> Census:
-    """Count a detector for images of `size` pixels, as they come out of the resize."""
+def census(config: Config, size: tuple[int, int] = (800, 1066), width: float = 1.0) -> Census:
+    """Count a detector for images of `size` pixels, as they come out of the resize; a slimmable one at `width`.
+
+    Raises ConfigError: it has no such width, or is an EfficientDet of another size.
+    """
+    if isinstance(config, EfficientDetConfig):
+        from .efficientdet_census import efficientdet_census
+
+        preprocess_of(config, size)
+        return efficientdet_census(config, width)
     with torch.device("meta"):
-        model = build_detector(config).eval().requires_grad_(False)
+        model = sliced(build_detector(config).eval().requires_grad_(False), width)
         images = torch.zeros(1, 3, *preprocess_of(config, size).padded(size))
         counter = _Counter(model)
         if isinstance(model, Detr):
@@ -101,10 +111,9 @@ class _Counter:
         )
         return x
 
-    def resnet(
-        self, body: ResNet, prefix: str, images: Tensor, *, branches: bool, last_cut: str | None
-    ) -> list[Tensor]:
-        """The ResNet's modules; with `branches` every layer's output is needed later on. Gives those of layer1 to layer4."""
+    def resnet(self, body: ResNet, prefix: str, images: Tensor, *, branches: int, last_cut: str | None) -> list[Tensor]:
+        """The ResNet's modules; every layer's output from number `branches` on, 0 for none, is needed later on. Gives those of
+        layer1 to layer4."""
         c1 = self.add("conv1", lambda: F.relu(body.bn1(body.conv1(images))), (f"{prefix}conv1.", f"{prefix}bn1."))
         l0 = self.add("maxpool", lambda: F.max_pool2d(c1, 3, 2, padding=1), (), cut="l0")
         layer1 = body.layer1
@@ -112,12 +121,12 @@ class _Counter:
             wire = self.add(
                 "layer1.encoder", lambda: layer1.encoder(l0), (f"{prefix}layer1.encoder.",), cut="bottleneck"
             )
-            c2 = self.add("layer1.decoder", lambda: layer1.decoder(wire), (f"{prefix}layer1.decoder.",))
+            c2 = self.add("layer1.decoder", lambda: layer1.decoder(wire), (f"{prefix}layer1.decoder.",), cut="restored")
         else:
             c2 = self.add("layer1", lambda: layer1(l0), (f"{prefix}layer1.",))
         outputs = [c2]
         for number, layer in ((2, body.layer2), (3, body.layer3), (4, body.layer4)):
-            before = sum(x.numel() for x in outputs) if branches else 0
+            before = sum(x.numel() for x in outputs[branches - 1 :]) if branches else 0
             outputs.append(
                 self.add(
                     f"layer{number}",
@@ -132,14 +141,16 @@ class _Counter:
 
 def _count_detr(counter: _Counter, detr: Detr, config: Config, images: Tensor) -> None:
     assert isinstance(config, DetrConfig)
-    c5 = counter.resnet(detr.backbone, "backbone.", images, branches=False, last_cut="c5")[-1]
+    c5 = counter.resnet(detr.backbone, "backbone.", images, branches=0, last_cut="c5")[-1]
     features = counter.add("projection", lambda: detr.input_proj(c5), ("input_proj.",), cut="projection")
     if detr.bottleneck is not None:
         squeeze, whole = detr.bottleneck, features
         wire = counter.add(
             "bottleneck.encoder", lambda: squeeze.encoder(whole), ("bottleneck.encoder.",), cut="bottleneck"
         )
-        features = counter.add("bottleneck.decoder", lambda: squeeze.decoder(wire), ("bottleneck.decoder.",))
+        features = counter.add(
+            "bottleneck.decoder", lambda: squeeze.decoder(wire), ("bottleneck.decoder.",), cut="restored"
+        )
     size = (images.shape[2], images.shape[3])
     cells = detr.cells(features, torch.tensor([size]), size)
     memory = counter.add("encoder", lambda: detr.encode(features, cells), ("transformer.encoder.",), cut="memory")
@@ -151,7 +162,8 @@ def _count_rcnn(counter: _Counter, model: nn.Module, images: Tensor) -> None:
     from .rcnn import Rcnn
 
     assert isinstance(model, Rcnn)
-    layers = counter.resnet(model.backbone.body, "backbone.body.", images, branches=True, last_cut=None)
+    first = model.config.finest_level - 1
+    layers = counter.resnet(model.backbone.body, "backbone.body.", images, branches=first, last_cut=None)
     levels: list[Tensor] = []
 
     def pyramid() -> Tensor:
@@ -165,14 +177,14 @@ def _count_rcnn(counter: _Counter, model: nn.Module, images: Tensor) -> None:
 
     def proposals() -> Tensor:
         model.rpn.head(levels)
-        return torch.zeros(1, NUM_PROPOSALS, 4)
+        return torch.zeros(1, model.config.num_proposals, 4)
 
     # The coarsest level is for proposals only; the heads read the others.
     counter.add("rpn", proposals, ("rpn.",), elements=lambda x: pooled_levels + x.numel())
     heads, channels = model.roi_heads, all_levels.shape[1]
 
     def regions() -> Tensor:
-        heads.box_predictor(heads.box_head(torch.zeros(NUM_PROPOSALS, channels, 7, 7)))
+        heads.box_predictor(heads.box_head(torch.zeros(model.config.num_proposals, channels, 7, 7)))
         outputs = [torch.zeros(1, MAX_DETECTIONS, 6)]
         small = torch.zeros(MAX_DETECTIONS, channels, 14, 14)
         if model.config.kind == "mask":

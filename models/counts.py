@@ -2,9 +2,9 @@
 
 Conventions. *Parameters*: total is every parameter, trainable leaves out what DETR's training freezes, the stem's
 convolution and layer1; frozen batch normalisation consists of buffers and counts in neither (so do the figures of
-Carion et al. 2020 and of Titarsolej 2021); that of a bottleneck, which is trained, counts. *MACs*: one multiplication with
-its addition, in convolutions, linear layers and the two matrix products of attention; no biases, normalisations,
-activations, softmax or positions.
+Carion et al. 2020 and of Titarsolej 2021); that of a bottleneck or an EfficientDet, which is trained, counts. *MACs*: one
+multiplication with its addition, in convolutions, linear layers and the two matrix products of attention; no biases,
+normalisations, activations, softmax or positions.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .bottleneck import ProjectionBottleneck, StudentLayer1
 from .cut import cuts_of
 from .detr import Detr, DetrConfig
+from .efficientdet_config import EfficientDetConfig
 
 FROZEN_PREFIXES = ("backbone.conv1.", "backbone.layer1.")
 """What DETR's training does not touch (Carion et al. 2020, published code)."""
@@ -34,6 +35,9 @@ class NumParameters(NamedTuple):
 def num_parameters(detr: nn.Module, prefixes: tuple[str, ...] = ("",)) -> NumParameters:
     """Parameters of those parts of a detector whose names begin with one of `prefixes` (`Segment.prefixes`)."""
     named = [(name, parameter.numel()) for name, parameter in detr.named_parameters() if name.startswith(prefixes)]
+    if isinstance(getattr(detr, "config", None), EfficientDetConfig):
+        total = sum(count for _, count in named)
+        return NumParameters(total, total)
     # A trained-from-scratch backbone has live normalisation; once exported it is frozen, so it never counts.
     named = [(name, count) for name, count in named if not _is_norm(detr, name)]
     total = sum(count for _, count in named)
@@ -68,10 +72,12 @@ def wire_shapes(config: DetrConfig, size: tuple[int, int]) -> dict[str, tuple[in
     quarter = tuple(-(-pixels // 4) for pixels in size)  # halving twice, rounded up each time, comes to the same
     cells = tuple(-(-pixels // (16 if config.dilation else 32)) for pixels in size)
     in_layer1 = config.bottleneck_at == "layer1"
+    expansion = 4 if config.depth >= 50 else 1
     shapes = {
         "l0": (config.width, *quarter),
         "bottleneck": (config.bottleneck, *((side + 4 for side in quarter) if in_layer1 else cells)),
-        "c5": (config.width * 8 * (4 if config.depth >= 50 else 1), *cells),
+        "restored": (config.width * expansion, *quarter) if in_layer1 else (config.d_model, *cells),
+        "c5": (config.width * 8 * expansion, *cells),
         "projection": (config.d_model, *cells),
         "memory": (config.d_model, *cells),
     }

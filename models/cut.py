@@ -4,11 +4,14 @@
 |--------------|-----------------------|--------------------|------------------------------------------|
 | `l0`         | the stem              | `l0`               | [1, width, H / 4, W / 4]                 |
 | `bottleneck` | a bottleneck's encoder| `bottleneck`       | [1, C, H / 4 + 4, W / 4 + 4], or [1, C, h, w] |
+| `restored`   | its decoder           | `restored`         | that of layer1's output, or of `features` |
 | `c5`         | the backbone          | `c5`               | [1, C, h, w], C = 2048 (512 for R18/34)  |
 | `projection` | the 1x1 conv          | `features`         | [1, d, h, w]                             |
 | `memory`     | the encoder           | `memory`           | [1, d, h, w]                             |
 
-The parts in a row, `compress` and `restore` only where there is a bottleneck, in layer1 or behind the projection:
+A cut at `restored` is for bundles of several widths, whose compressor and decompressor differ between widths and nothing else
+does; nobody sends that tensor. The parts in a row, `compress` and `restore` only where there is a bottleneck, in layer1 or
+behind the projection:
 
     stem  [compress  restore]  layers  projection  [compress  restore]  encoder  decoder
 """
@@ -26,6 +29,7 @@ from .segment import Segment, between
 WIRE_TENSOR = {
     "l0": "l0",
     "bottleneck": "bottleneck",
+    "restored": "restored",
     "c5": "c5",
     "projection": "features",
     "memory": "memory",
@@ -36,6 +40,7 @@ OUTPUTS = ("pred_logits", "pred_boxes")
 _CUT_AFTER = {
     "stem": "l0",
     "compress": "bottleneck",
+    "restore": "restored",
     "layers": "c5",
     "projection": "projection",
     "encoder": "memory",
@@ -99,6 +104,8 @@ class DetrSegment(Segment):
         name = _NAMES.get(plain, "_".join(plain))
         if parts[-1] == "compress" and plain in ((), ("stem",)):
             name = "compressor"
+        elif tuple(parts) == ("restore",):
+            name = "decompressor"
         super().__init__(
             name,
             parts,

@@ -22,6 +22,8 @@ from .bottleneck import ProjectionBottleneck
 from .pixels import normalise
 from .position import Cells, cells_of
 from .resnet import Norm, ResNet
+from .slimmable import Configurable, check_slimmable
+from .slimmable_bottleneck import slim_bottleneck
 from .transformer import Decoder, Encoder, Transformer
 
 BottleneckAt = Literal["layer1", "projection"]
@@ -52,8 +54,13 @@ class DetrConfig:
     """Channels of a learned bottleneck; 0: none."""
     bottleneck_at: BottleneckAt = "layer1"
     """Inside the backbone's layer1, or behind the projection."""
+    widths: tuple[float, ...] = ()
+    """Fractions of the bottleneck's active channels that one set of weights serves; none: not slimmable."""
+    configurable: Configurable = "bandwidth"
+    """bandwidth: only what is next to the wire is slimmed. computation: all of the bottleneck's encoder."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", check_slimmable(self.widths, self.configurable, self.bottleneck))
         for name in ("num_classes", "num_queries", "d_model", "heads", "ffn", "decoder_layers"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"a DETR cannot have {name} = {getattr(self, name)}; give at least 1")
@@ -114,6 +121,8 @@ class Detr(nn.Module):
         self.query_embed = nn.Embedding(config.num_queries, d)
         self.class_embed = nn.Linear(d, config.num_classes + 1)
         self.bbox_embed = BoxHead(d)
+        if config.widths:
+            slim_bottleneck(self, config.widths, computation=config.configurable == "computation")
 
     def forward(self, images: Tensor, valid_size: Tensor | None = None) -> list[Predictions]:
         """Predictions after every decoder layer, the last one being the detector's; the others are for auxiliary losses.

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from .census import Census, ModuleRow
 from .efficientdet import EfficientDet
-from .efficientdet_config import Configurable, EfficientDetConfig
-from .slimmable import WIDTHS, active_channels, check_widths, sliced
+from .efficientdet_config import EfficientDetConfig
+from .slimmable import WIDTHS, Configurable, active_channels, check_widths, sliced
 
 _PARTS = ("encoder", "compressor", "decompressor", "blocks", "bifpn", "class_net", "box_net")
 
@@ -81,11 +81,12 @@ def efficientdet_census(config: EfficientDetConfig, width: float = 1.0) -> Censu
         "class_net": costs["bifpn"].shape[0] * sum(cells) + 9 * config.num_classes * sum(cells),
         "box_net": 9 * (config.num_classes + 4) * sum(cells),
     }
+    cuts = {"encoder": "p3", "decompressor": "restored"}
     rows = []
     for part in (part for part in _PARTS if part in costs):
         cost = costs[part]
         elements = prod(cost.shape)
-        cut = "bottleneck" if part == wire and config.bottleneck else ("p3" if part == "encoder" else None)
+        cut = "bottleneck" if part == wire and config.bottleneck else cuts.get(part)
         rows.append(
             ModuleRow(part, cut, cost.shape, travelling.get(part, elements), cost.num_parameters, cost.num_macs)
         )

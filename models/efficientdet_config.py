@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 from ..pipeline.errors import ConfigError
 from .compressor import KINDS, CompressorKind
-from .slimmable import check_widths
+from .slimmable import Configurable as Configurable
+from .slimmable import check_slimmable
 
-Configurable = Literal["bandwidth", "computation"]
 _SIDES = {0: 512, 1: 640, 2: 768}
 _COARSEST_STRIDE = 128
 """Of P7: every level must have whole cells."""
@@ -56,12 +56,7 @@ class EfficientDetConfig:
             raise ConfigError(f"a bottleneck of {self.bottleneck} channels cannot be; give 0 for none, or such as 12")
         if self.compressor not in KINDS:
             raise ConfigError(f"there is no compressor {self.compressor!r}; choose among {', '.join(KINDS)}")
-        if self.configurable not in ("bandwidth", "computation"):
-            raise ConfigError(f"{self.configurable!r} cannot be configurable; choose bandwidth or computation")
-        if self.widths:
-            if not self.bottleneck:
-                raise ConfigError("only an EfficientDet with a bottleneck has widths; give --bottleneck, such as 48")
-            object.__setattr__(self, "widths", check_widths(self.widths))
+        object.__setattr__(self, "widths", check_slimmable(self.widths, self.configurable, self.bottleneck))
         if not 0 <= self.drop_path < 1:
             raise ConfigError(f"drop_path = {self.drop_path} must be at least 0 and below 1")
 

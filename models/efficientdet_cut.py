@@ -4,9 +4,11 @@
 |--------------|----------------|--------------------|-------------------------------------------------|
 | `p3`         | the encoder    | `p3`               | [1, 40 (D2: 48), H / 8, W / 8]                  |
 | `bottleneck` | the compressor | `bottleneck`       | [1, round(C alpha), H / 8, W / 8] (units: / 16) |
+| `restored`   | the decompressor | `restored`       | that of `p3`                                    |
 
-Behind P3 the pyramid branches off, so a later cut would have to send every branch. The parts in a row, `compress` and `restore`
-only with a bottleneck: encode, compress, restore, rest. At a width the encoder may be slimmed too, so that P3 has fewer channels.
+Behind P3 the pyramid branches off, so a later cut would have to send every branch; one at `restored` is for bundles of
+several widths (`cut.py`). The parts in a row, `compress` and `restore` only with a bottleneck: encode, compress, restore, rest.
+At a width the encoder may be slimmed too, so that P3 has fewer channels.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from .segment import Segment, between
 
 OUTPUTS = ("det_boxes", "det_scores", "det_labels")
 
-_CUT_AFTER = {"encode": "p3", "compress": "bottleneck"}
+_CUT_AFTER = {"encode": "p3", "compress": "bottleneck", "restore": "restored"}
 _ENCODER = tuple(f"backbone.blocks.{stage}." for stage in range(NUM_ENCODER_STAGES))
 _PREFIXES: dict[str, tuple[str, ...]] = {
     "encode": ("backbone.conv_stem.", "backbone.bn1.", *_ENCODER),
@@ -35,7 +37,9 @@ _PREFIXES: dict[str, tuple[str, ...]] = {
 _NAMES = {
     ("encode",): "encoder",
     ("encode", "compress"): "compressor",
+    ("encode", "compress", "restore"): "head",
     ("compress",): "compressor",
+    ("restore",): "decompressor",
 }
 
 
@@ -47,8 +51,8 @@ def parts_of(config: EfficientDetConfig) -> tuple[str, ...]:
 def cuts_of(config: EfficientDetConfig) -> tuple[str, ...]:
     """The cuts that such an EfficientDet offers, in order. Without a compressor of its own the bottleneck is P3 itself."""
     if config.bottleneck and config.compressor == "restorer":
-        return ("bottleneck",)
-    return ("p3", "bottleneck") if config.bottleneck else ("p3",)
+        return ("bottleneck", "restored")
+    return ("p3", "bottleneck", "restored") if config.bottleneck else ("p3",)
 
 
 def preprocess_of(config: EfficientDetConfig) -> PreProcess:
@@ -80,7 +84,7 @@ class EfficientDetSegment(Segment):
         if "compress" in self.parts:
             x = model.compressor(x).contiguous()
         if "restore" in self.parts:
-            x = model.decompressor(x)
+            x = model.decompressor(x).contiguous()
         if "rest" not in self.parts:
             return (x,)
         logits, codes = model.predict(model.pyramid(x))

@@ -17,6 +17,8 @@ _ANCHOR_SCALE = 4.0
 _NUM_CANDIDATES = 5000
 _NMS_THRESHOLD = 0.5
 _SCORE_FLOOR = 0.001
+_SMALLEST_BOX = 1e-2
+"""Pixels a side; as of an R-CNN."""
 MAX_DETECTIONS = 100
 
 
@@ -46,7 +48,7 @@ def detect(
 
     `logits` and `codes` are the outputs of `EfficientDet.predict` for one image, `boxes_of_anchors` of `anchors`, `valid_size`
     int64 [2] height and width of the image within the input, to which boxes are clipped. The best 5000 pairs of anchor and
-    class, then suppression within each class at IoU 0.5, then the best 100: effdet's.
+    class, then suppression within each class at IoU 0.5, then the best 100: effdet's, but for boxes without an area.
     """
     from .class_nms import class_nms
 
@@ -57,7 +59,9 @@ def detect(
     boxes = _decode(every_code[index], boxes_of_anchors[index])
     limits = valid_size.flip(0).repeat(2).to(boxes.dtype)
     boxes = torch.minimum(boxes.clamp(min=0), limits)
-    scores = best.values.sigmoid()
+    # What lies beyond the image is clipped to nothing.
+    sides = boxes[:, 2:] - boxes[:, :2]
+    scores = torch.where((sides >= _SMALLEST_BOX).all(dim=1), best.values.sigmoid(), 0.0)
     # Classes are moved apart, so that one suppression serves all of them.
     apart = boxes + (labels.to(boxes.dtype) * (limits.max() + 1))[:, None]
     kept = class_nms(apart[None], scores[None], _NMS_THRESHOLD, _SCORE_FLOOR)[:, 1]

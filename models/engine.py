@@ -13,12 +13,9 @@ from ..pipeline.errors import EngineError
 from ..pipeline.packet import Array
 from ..stages.bundle import Bundle
 from ..stages.engine import Engine
-from .cut import WIRE_TENSOR
-from .detector import Config, build_detector, split_detector
-from .detr import DetrConfig
 from .engine_cuda import DTYPES, CudaTorchEngine, compute
-from .rcnn_config import RcnnConfig
 from .segment import Segment
+from .stored_weights import StoredWeights, stored_weights
 
 
 class TorchEngine:
@@ -29,8 +26,12 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(self, segment: Segment, device: torch.device, precision: str = "fp32") -> None:
+    def __init__(
+        self, segment: Segment, device: torch.device, precision: str = "fp32", weights: StoredWeights | None = None
+    ) -> None:
+        """`weights` are held while the engine is open, so that one for another width finds them."""
         self.precision = precision
+        self._weights = weights
         self._segment = segment
         self._device = device
 
@@ -57,7 +58,8 @@ class TorchEngine:
         return results
 
     def close(self) -> None:
-        """Free the weights."""
+        """Free the weights, as far as no other engine has them."""
+        self._weights = None
         del self._segment
 
 
@@ -72,6 +74,7 @@ def open_torch_engine(
 ) -> Engine:
     """Load one stage of a bundle that was exported with its weights; an `EngineOpener` of `stages/engines/registry.py`.
 
+    The engines of one stage at several widths (`Bundle.at_width`) share one set of weights.
     `precision` is fp32 or bf16, on CUDA also fp16.
     `device` is a torch device, or "auto" for CUDA where there is one; on the CPU `threads` threads compute, a setting of the
     whole process. Any output can be asked for at each run, so `outputs` is only checked. Raises EngineError when the bundle
@@ -79,10 +82,6 @@ def open_torch_engine(
     """
     if bundle.torch_model is None:
         raise EngineError("this bundle has no weights for torch; export it again with them, or choose another engine")
-    try:
-        from safetensors import SafetensorError, safe_open
-    except ImportError as error:
-        raise EngineError("safetensors is not installed; pip install 'splitrail[torch]'") from error
     chosen = _device(device)
     known = tuple(DTYPES) if chosen.type == "cuda" else ("fp32", "bf16")
     if precision not in known:
@@ -92,35 +91,12 @@ def open_torch_engine(
         )
     if chosen.type == "cpu":
         torch.set_num_threads(threads)
-    cut_of = {tensor: cut for cut, tensor in WIRE_TENSOR.items()}
-    cuts = [cut_of[tensor] for stage in bundle.stages for tensor in stage.wire_tensors]
-    try:
-        with torch.device("meta"):
-            model = build_detector(_config(bundle.torch_model.arguments))
-        segment = split_detector(model, cuts, bundle.preprocess)[stage_index]
-        # Only this segment's weights are read; the rest of the model stays without memory.
-        with safe_open(Path(folder) / bundle.torch_model.weights, framework="pt", device=str(chosen)) as file:
-            stored = file.keys()
-            state = {name: file.get_tensor(name) for name in stored if name.startswith(segment.prefixes)}
-        model.load_state_dict(state, strict=False, assign=True)
-        missing = [
-            name for name, value in model.state_dict().items() if name.startswith(segment.prefixes) and value.is_meta
-        ]
-    except (OSError, TypeError, RuntimeError, SafetensorError) as error:
-        raise EngineError(f"the torch weights of this bundle do not fit ({error}); export it again") from error
-    if missing:
-        raise EngineError(f"the torch weights of this bundle lack {missing[0]}; export it again")
+    weights = stored_weights(Path(folder), bundle, stage_index, chosen)
+    segment = weights.segment(bundle)
     _require(segment, outputs)
-    segment = segment.eval().requires_grad_(False)
     if chosen.type == "cuda":
-        return CudaTorchEngine(segment, chosen, precision)
-    return TorchEngine(segment, chosen, precision)
-
-
-def _config(arguments: dict[str, str | int | float | bool | None]) -> Config:
-    """Only an R-CNN's have a kind."""
-    family: type[Config] = RcnnConfig if "kind" in arguments else DetrConfig
-    return family(**arguments)  # type: ignore[arg-type]
+        return CudaTorchEngine(segment, chosen, precision, weights)
+    return TorchEngine(segment, chosen, precision, weights)
 
 
 def _require(segment: Segment, outputs: Sequence[str]) -> None:

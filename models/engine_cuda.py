@@ -24,6 +24,7 @@ from ..pipeline.errors import EngineError
 from ..pipeline.packet import Array
 from .quantize import wire_forms
 from .segment import Segment
+from .stored_weights import StoredWeights
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 """Precision -> the type that convolutions and matrix products are cast to; the outputs are float32 in any case."""
@@ -78,11 +79,15 @@ class CudaTorchEngine:
 
     name = "torch"
 
-    def __init__(self, segment: Segment, device: torch.device, precision: str) -> None:
-        """`segment` is on `device`, in evaluation mode. Raises EngineError for a precision that torch does not run."""
+    def __init__(
+        self, segment: Segment, device: torch.device, precision: str, weights: StoredWeights | None = None
+    ) -> None:
+        """`segment` is on `device`, in evaluation mode; `weights` as for `TorchEngine`. Raises EngineError for a precision that
+        torch does not run."""
         if precision not in DTYPES:
             raise EngineError(f"torch runs bundles in {', '.join(DTYPES)}, not in {precision}")
         self.precision = precision
+        self._weights = weights
         # Convolutions on tensor cores want channels last; the graph's outputs are contiguous as before.
         self._segment = segment.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._device = device
@@ -128,6 +133,7 @@ class CudaTorchEngine:
     def close(self) -> None:
         """Free the weights and buffers."""
         self._prepared.clear()
+        self._weights = None
         del self._segment
 
     def _prepare(self, arrays: Sequence[Array], only_fp32: bool) -> _Prepared:

@@ -15,7 +15,7 @@ from ..pipeline.errors import ConfigError, EngineError, UsageError
 from ..pipeline.packet import Array
 from ..stages.bundle import Bundle, GraphStage, GraphTensor, NeuralFilter, sha256_of
 from ..stages.neural_filter import OBJECTNESS
-from .bundle_folder import new_bundle_folder, save_golden
+from .bundle_folder import load_golden, new_bundle_folder, save_golden
 from .filter import NeuralFilterNet
 from .onnx_graph import MAX_OUTPUT_ERROR, ExportError
 
@@ -57,7 +57,7 @@ def add_filter(
         )
     if num_head_stages is None:
         num_head_stages = min(bundle.stages.index(stem) + 2, len(bundle.stages) - 1)
-    golden = bundle.golden_frames(source)
+    golden = load_golden(source / bundle.golden, bundle.num_golden_frames)
     # A copy in evaluation mode: the one that is being trained stays as it is.
     fixed = NeuralFilterNet(net.num_channels)
     fixed.load_state_dict({name: value.detach().cpu() for name, value in net.state_dict().items()})

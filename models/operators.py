@@ -87,11 +87,11 @@ def nms(boxes: Tensor, scores: Tensor, iou_threshold: float) -> Tensor:
         block = boxes[begin : begin + _BLOCK]
         before = boxes[:begin][kept[:begin]]
         free = ~(_iou(before, block) > iou_threshold).any(dim=0)
-        hits = torch.triu(_iou(block, block) > iou_threshold, diagonal=1)
+        hits = torch.triu(_iou(block, block) > iou_threshold, diagonal=1).float()
         stays = free
         # A box whose better ones are all decided is decided by the next round, so this ends at the greedy answer.
         while True:
-            decided = free & ~(hits & stays[:, None]).any(dim=0)
+            decided = free & (stays.float() @ hits == 0)
             if torch.equal(decided, stays):
                 break
             stays = decided
@@ -124,21 +124,18 @@ def roi_align(
     columns, column_weights = _samples(x1, (x2 - x1).clamp(min=smallest), pooled_width, sampling_ratio, width)
     if num_rois == 0:
         return input.new_zeros(0, input.shape[1], pooled_height, pooled_width)
-    shape = (num_rois, rows.shape[1], columns.shape[1])
-    x = _to_grid(columns, width)[:, None, :].expand(shape)
-    grid = torch.stack((x, _to_grid(rows, height)[:, :, None].expand(shape)), dim=-1)
-    # One call for all regions. A batch becomes the depth of a volume, which is sampled exactly at its layers.
-    if len(input) == 1:
-        x = F.grid_sample(features, grid.reshape(1, -1, grid.shape[2], 2), "bilinear", "border", align_corners=True)
-    else:
-        layer = _to_grid(rois[:, 0], len(input))[:, None, None, None].expand(*grid.shape[:3], 1)
-        volume = torch.cat((grid, layer), dim=-1).reshape(1, 1, -1, grid.shape[2], 3)
-        x = F.grid_sample(features.transpose(0, 1)[None], volume, "bilinear", "border", align_corners=True)
-    x = x.reshape(input.shape[1], num_rois, pooled_height, -1, pooled_width, columns.shape[1] // pooled_width)
-    weights = row_weights.reshape(num_rois, pooled_height, -1, 1, 1) * column_weights.reshape(
-        num_rois, 1, 1, pooled_width, -1
+    row_index, row_weights = _neighbours(rows, row_weights, height, pooled_height)
+    column_index, column_weights = _neighbours(columns, column_weights, width, pooled_width)
+    row_index = row_index + height * rois[:, 0, None, None].long()
+    # All cells that a bin reads, [K, bins, bins, rows, columns]: a weighted sum of rows of one table of all cells, in one call.
+    index = width * row_index[:, :, None, :, None] + column_index[:, None, :, None, :]
+    weights = row_weights[:, :, None, :, None] * column_weights[:, None, :, None, :]
+    table = features.permute(0, 2, 3, 1).reshape(-1, features.shape[1])
+    bins = F.embedding_bag(
+        index.flatten(3).flatten(0, 2), table, mode="sum", per_sample_weights=weights.flatten(3).flatten(0, 2)
     )
-    return (x * weights).sum(dim=(3, 5)).transpose(0, 1).to(input.dtype)
+    pooled = bins.reshape(num_rois, pooled_height, pooled_width, -1).permute(0, 3, 1, 2)
+    return pooled.contiguous().to(input.dtype)
 
 
 def _samples(begin: Tensor, size: Tensor, num_bins: int, ratio: int, num_cells: int) -> tuple[Tensor, Tensor]:
@@ -162,14 +159,25 @@ def _samples(begin: Tensor, size: Tensor, num_bins: int, ratio: int, num_cells: 
     return at, weights * ((at >= -1) & (at <= num_cells))
 
 
-def _to_grid(at: Tensor, num_cells: int) -> Tensor:
-    """Cell coordinates to grid_sample's range [-1, 1] with aligned corners; what is outside is brought in."""
-    last = num_cells - 1
-    return at.clamp(0, last) * (2 / max(last, 1)) - 1
+def _neighbours(at: Tensor, weights: Tensor, num_cells: int, num_bins: int) -> tuple[Tensor, Tensor]:
+    """Of samples [K, num_bins * samples a bin]: the two cells beside each, int64, and what each counts, [K, num_bins, samples a
+    bin * 2] both. A sample outside is brought in."""
+    at = at.clamp(0, num_cells - 1)
+    low = at.floor()
+    share = at - low
+    index = torch.stack((low, (low + 1).clamp(max=num_cells - 1)), dim=2).long()
+    weights = torch.stack((1 - share, share), dim=2) * weights[:, :, None]
+    return index.reshape(len(at), num_bins, -1), weights.reshape(len(at), num_bins, -1)
 
 
 def _iou(a: Tensor, b: Tensor) -> Tensor:
     """[N, 4] and [M, 4] to [N, M]."""
-    overlap = (torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2])).clamp(min=0).prod(-1)
-    area_a, area_b = (a[:, 2:] - a[:, :2]).prod(1), (b[:, 2:] - b[:, :2]).prod(1)
-    return overlap / (area_a[:, None] + area_b - overlap)
+    # By coordinate: a last dimension of two would be walked two numbers at a time.
+    left, top, right, bottom = (x[:, None] for x in a.t().contiguous())
+    other_left, other_top, other_right, other_bottom = b.t().contiguous()
+    width = (torch.minimum(right, other_right) - torch.maximum(left, other_left)).clamp_(min=0)
+    height = (torch.minimum(bottom, other_bottom) - torch.maximum(top, other_top)).clamp_(min=0)
+    overlap = width.mul_(height)
+    areas = (right - left) * (bottom - top) + (other_right - other_left) * (other_bottom - other_top)
+    union: Tensor = areas.sub_(overlap)
+    return overlap / union

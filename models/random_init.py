@@ -15,6 +15,7 @@ from .attention import Attention
 from .detr import Detr, DetrConfig
 from .golden import picture
 from .resnet import FrozenBatchNorm2d, ResNet
+from .slimmable import SlimmableBatchNorm2d, set_width
 
 _BRANCH_GAIN = 0.1
 """Share of each residual branch: whole ones blow rounding errors up two hundredfold in a hundred layers."""
@@ -38,17 +39,18 @@ def random_detr(config: DetrConfig, seed: int) -> Detr:
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         detr = Detr(config).eval()
-        hooks = [
-            module.register_forward_pre_hook(adopt_statistics)
-            for module in detr.modules()
-            if isinstance(module, nn.BatchNorm2d)
-        ]
+        hooks = adopting(detr)
         hooks += randomise_norms(detr.backbone)
         for module in detr.transformer.decoder.modules():
             if isinstance(module, Attention):
                 module.in_proj_weight[: 2 * config.d_model].mul_(_SHARPNESS)
-        c5 = detr.backbone(detr.normalise(pixels, valid_size))
+        images = detr.normalise(pixels, valid_size)
+        c5 = detr.backbone(images)
         detr.input_proj.weight.div_(detr.input_proj(c5).std())
+        for width in config.widths:  # the last is 1
+            set_width(detr, width)
+            c5 = detr.backbone(images)
+            detr.project(c5)
         features = detr.project(c5)
         cells = detr.cells(features, valid_size, _PICTURE_SIZE)
         state = detr.decode(detr.encode(features, cells), cells)[-1]
@@ -72,14 +74,28 @@ def randomise_norms(backbone: ResNet) -> list[RemovableHandle]:
     return hooks
 
 
+def adopting(model: nn.Module) -> list[RemovableHandle]:
+    """Hooks by which trained normalisations take their statistics from the next forward; to be removed then."""
+    return [
+        module.register_forward_pre_hook(adopt_statistics)
+        for module in model.modules()
+        if isinstance(module, nn.BatchNorm2d | SlimmableBatchNorm2d)
+    ]
+
+
 def adopt_statistics(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    """A hook before a normalisation's forward: its statistics become those of its input, [B, C, H, W]."""
-    assert isinstance(module, FrozenBatchNorm2d | nn.BatchNorm2d)
-    assert module.running_mean is not None
-    assert module.running_var is not None
+    """A hook before a normalisation's forward: its statistics, a slimmable one's at its present width, become those of its
+    input, [B, C, H, W]."""
+    assert isinstance(module, FrozenBatchNorm2d | nn.BatchNorm2d | SlimmableBatchNorm2d)
+    mean, variance = module.running_mean, module.running_var
+    assert mean is not None
+    assert variance is not None
     (x,) = inputs
-    module.running_mean.copy_(x.mean((0, 2, 3)))
-    module.running_var.copy_(x.var((0, 2, 3), correction=0))
+    if isinstance(module, SlimmableBatchNorm2d):
+        row = module.widths.index(module.width)
+        mean, variance = mean[row, : module.num_active], variance[row, : module.num_active]
+    mean.copy_(x.mean((0, 2, 3)))
+    variance.copy_(x.var((0, 2, 3), correction=0))
 
 
 def _spread(layer: nn.Linear, outputs: Tensor, std: float) -> None:

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from .operators import load_operators
 from .pixels import IMAGE_MEAN, IMAGE_STD
-from .rcnn_config import MAX_DETECTIONS, NUM_PROPOSALS, SCORE_FLOOR, RcnnConfig
+from .rcnn_config import COARSEST_LEVEL, MAX_DETECTIONS, SCORE_FLOOR, RcnnConfig
 from .resnet import FrozenBatchNorm2d, ResNet
+from .slimmable_bottleneck import slim_bottleneck
 
 load_operators()
 
@@ -29,24 +30,29 @@ from torchvision.ops.feature_pyramid_network import FeaturePyramidNetwork, LastL
 
 _POOLED = 7
 """Side of what the box head reads, cells."""
+_FIRST_LEVEL = 2
+"""That of layer1, whose stride is 2 to this power."""
 
 
 class RcnnBackbone(nn.Module):
-    """The ResNet and the pyramid on its four layers."""
+    """The ResNet and the pyramid on its layers, on all four or on the last three."""
 
     def __init__(self, config: RcnnConfig) -> None:
         super().__init__()
         self.body = ResNet(config.depth, width=config.width, norm=config.norm, bottleneck=config.bottleneck)
-        self.fpn = FeaturePyramidNetwork(list(self.body.num_channels), config.fpn, extra_blocks=LastLevelMaxPool())
+        self._num_skipped = config.finest_level - _FIRST_LEVEL
+        channels = list(self.body.num_channels[self._num_skipped :])
+        self.fpn = FeaturePyramidNetwork(channels, config.fpn, extra_blocks=LastLevelMaxPool())
         self.out_channels = config.fpn
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Normalised images float [B, 3, H, W] to the levels "0", "1", "2", "3", "pool", float [B, fpn, h, w] each."""
+        """Normalised images float [B, 3, H, W] to the levels "0", "1", ..., "pool", float [B, fpn, h, w], finest first."""
         return self.pyramid(self.body.stages(images))
 
     def pyramid(self, layers: Sequence[Tensor]) -> dict[str, Tensor]:
-        """What layer1 to layer4 give to the five levels."""
-        return self.fpn(OrderedDict((str(level), x) for level, x in enumerate(layers)))  # type: ignore[no-any-return]
+        """What layer1 to layer4 give to the levels."""
+        used = layers[self._num_skipped :]
+        return self.fpn(OrderedDict((str(level), x) for level, x in enumerate(used)))  # type: ignore[no-any-return]
 
 
 class Rcnn(GeneralizedRCNN):  # type: ignore[misc]
@@ -55,7 +61,7 @@ class Rcnn(GeneralizedRCNN):  # type: ignore[misc]
 
     def __init__(self, config: RcnnConfig) -> None:
         backbone = RcnnBackbone(config)
-        sizes = tuple((config.anchor * 2**level,) for level in range(5))
+        sizes = tuple((config.anchor * 2**level,) for level in range(COARSEST_LEVEL + 1 - config.finest_level))
         arguments = {
             "min_size": config.short_side,
             "max_size": config.max_long_side,
@@ -66,8 +72,10 @@ class Rcnn(GeneralizedRCNN):  # type: ignore[misc]
             "box_predictor": FastRCNNPredictor(config.box_head, config.num_classes),
             "box_score_thresh": SCORE_FLOOR,
             "box_detections_per_img": MAX_DETECTIONS,
-            "rpn_pre_nms_top_n_test": NUM_PROPOSALS,
-            "rpn_post_nms_top_n_test": NUM_PROPOSALS,
+            "rpn_pre_nms_top_n_train": config.num_proposals,
+            "rpn_post_nms_top_n_train": config.num_proposals,
+            "rpn_pre_nms_top_n_test": config.num_proposals,
+            "rpn_post_nms_top_n_test": config.num_proposals,
         }
         parts: GeneralizedRCNN
         if config.kind == "mask":
@@ -90,6 +98,8 @@ class Rcnn(GeneralizedRCNN):  # type: ignore[misc]
         super().__init__(parts.backbone, parts.rpn, parts.roi_heads, parts.transform)
         self.config = config
         self.set_norm_eps(config.norm_eps)
+        if config.widths:
+            slim_bottleneck(self, config.widths, computation=config.configurable == "computation")
 
     def set_norm_eps(self, eps: float) -> None:
         """Change `RcnnConfig.norm_eps` afterwards, once it is known which weights are loaded."""

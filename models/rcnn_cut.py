@@ -4,9 +4,11 @@
 |--------------|--------------------------|--------------------|------------------------------|
 | `l0`         | the stem                 | `l0`               | [1, width, H / 4, W / 4]     |
 | `bottleneck` | the bottleneck's encoder | `bottleneck`       | [1, C, H / 4 + 4, W / 4 + 4] |
+| `restored`   | its decoder              | `restored`         | [1, layer1's, H / 4, W / 4]  |
 
 Behind layer1 the pyramid branches off, so that a cut there would have to send every branch (Matsubara and Levorato 2020, section
-3). The parts in a row, `compress` only with a bottleneck: stem, compress, rest.
+3); a cut at `restored` is for bundles of several widths (`cut.py`). The parts in a row, `compress` and `restore` only with a
+bottleneck: stem, compress, restore, rest.
 """
 
 from __future__ import annotations
@@ -29,21 +31,25 @@ OUTPUTS: dict[RcnnKind, tuple[str, ...]] = {
 }
 """Kind -> names of what `rcnn_tail.detect` gives."""
 
-_CUT_AFTER = {"stem": "l0", "compress": "bottleneck"}
+_CUT_AFTER = {"stem": "l0", "compress": "bottleneck", "restore": "restored"}
 _STEM = ("backbone.body.conv1.", "backbone.body.bn1.")
 _COMPRESS = ("backbone.body.layer1.encoder.",)
+_RESTORE = ("backbone.body.layer1.decoder.",)
 _NAMES = {
     ("stem",): "stem",
     ("stem", "compress"): "compressor",
+    ("stem", "compress", "restore"): "head",
     ("compress",): "compressor",
-    ("compress", "rest"): "detector_tail",
+    ("restore",): "decompressor",
+    ("compress", "restore", "rest"): "detector_tail",
+    ("restore", "rest"): "detector_tail",
     ("rest",): "detector_tail",
 }
 
 
 def parts_of(config: RcnnConfig) -> tuple[str, ...]:
     """The parts of such an R-CNN, in order."""
-    return ("stem", "compress", "rest") if config.bottleneck else ("stem", "rest")
+    return ("stem", "compress", "restore", "rest") if config.bottleneck else ("stem", "rest")
 
 
 def cuts_of(config: RcnnConfig) -> tuple[str, ...]:
@@ -60,8 +66,8 @@ class RcnnSegment(Segment):
         rest: tuple[str, ...] = ("backbone.body.layer", "backbone.fpn.", "rpn.", "roi_heads.")
         if rcnn.config.bottleneck:
             layers = tuple(f"backbone.body.layer{number}." for number in (2, 3, 4))
-            rest = ("backbone.body.layer1.decoder.", *layers, *rest[1:])
-        prefixes = {"stem": _STEM, "compress": _COMPRESS, "rest": rest}
+            rest = (*layers, *rest[1:])
+        prefixes = {"stem": _STEM, "compress": _COMPRESS, "restore": _RESTORE, "rest": rest}
         super().__init__(
             _NAMES.get(tuple(parts), "detector"),
             parts,
@@ -83,9 +89,11 @@ class RcnnSegment(Segment):
             x = body.stem(normalise(x, valid_size[None])).contiguous()
         if "compress" in self.parts:
             x = layer1.encoder(x).contiguous()
+        if "restore" in self.parts:
+            x = layer1.decoder(x).contiguous()
         if "rest" not in self.parts:
             return (x,)
-        c2 = layer1.decoder(x) if isinstance(layer1, StudentLayer1) else layer1(x)
+        c2 = x if isinstance(layer1, StudentLayer1) else layer1(x)
         return detect(self.rcnn, body.stages_after(c2), valid_size)
 
 

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from .golden import picture
 from .pixels import normalise
-from .random_init import adopt_statistics, randomise_norms
+from .random_init import adopting, randomise_norms
 from .rcnn import Rcnn
 from .rcnn_config import SCORE_FLOOR, RcnnConfig
 from .rcnn_tail import pool_regions, propose
+from .slimmable import set_width
 
 _PICTURE_SIZE = (192, 256)
 _NUM_PICTURES = 2
@@ -38,14 +39,12 @@ def random_rcnn(config: RcnnConfig, seed: int) -> Rcnn:
         torch.manual_seed(seed)
         rcnn = Rcnn(config)
         rcnn.eval()
-        hooks = [
-            module.register_forward_pre_hook(adopt_statistics)
-            for module in rcnn.modules()
-            if isinstance(module, nn.BatchNorm2d)
-        ]
+        hooks = adopting(rcnn)
         hooks += randomise_norms(rcnn.backbone.body)
         images = normalise(pixels, torch.tensor([_PICTURE_SIZE]).expand(_NUM_PICTURES, 2))
-        layers = rcnn.backbone.body.stages(images)
+        for width in config.widths or (1.0,):  # the last is 1
+            set_width(rcnn, width)
+            layers = rcnn.backbone.body.stages(images)
         for hook in hooks:
             hook.remove()
         fpn = rcnn.backbone.fpn

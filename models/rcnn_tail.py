@@ -14,10 +14,10 @@ from torch import Tensor
 
 from .class_nms import class_nms
 from .rcnn import Rcnn
+from .rcnn_config import COARSEST_LEVEL
 
 from torchvision.ops import nms, roi_align  # isort: skip  # behind rcnn, which makes it importable
 
-_FINEST_STRIDE = 4
 _SMALLEST_PROPOSAL = 1e-3
 _SMALLEST_BOX = 1e-2
 _CANONICAL_LEVEL, _CANONICAL_SIDE = 4, 224
@@ -66,7 +66,7 @@ def detect(model: Rcnn, layers: Sequence[Tensor], valid_size: Tensor) -> tuple[T
 def propose(model: Rcnn, levels: Sequence[Tensor], limits: Tensor) -> Tensor:
     """The region proposal network: float [N, 4] xyxy, best first. `limits` float [4]: width, height, width, height."""
     rpn = model.rpn
-    height, width = (_FINEST_STRIDE * side for side in levels[0].shape[2:])
+    height, width = (2**model.config.finest_level * side for side in levels[0].shape[2:])
     objectness, codes = rpn.head(list(levels))
     every_box, every_score = [], []
     for level, (score, code) in enumerate(zip(objectness, codes, strict=True)):
@@ -108,14 +108,15 @@ def _clip(boxes: Tensor, limits: Tensor) -> Tensor:
 
 
 def pool_regions(levels: Sequence[Tensor], boxes: Tensor, side: int) -> Tensor:
-    """RoIAlign of each box on the level that suits its size: float [N, C, side, side]."""
+    """RoIAlign of each box on the level that suits its size, all but the coarsest: float [N, C, side, side]."""
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     wanted = torch.floor(_CANONICAL_LEVEL + torch.log2(area.sqrt() / _CANONICAL_SIDE) + _LEVEL_EPS)
     rois = torch.cat((torch.zeros_like(boxes[:, :1]), boxes), dim=1)
+    finest = COARSEST_LEVEL + 1 - len(levels)
+    wanted = wanted.clamp(finest, COARSEST_LEVEL - 1)
     places, pooled = [], []
-    for number, level in enumerate(levels[:4]):
-        here = torch.nonzero(wanted.clamp(2, 5) == number + 2)[:, 0]
-        scale = 1 / (_FINEST_STRIDE * 2**number)
+    for number, level in enumerate(levels[:-1], finest):
+        here = torch.nonzero(wanted == number)[:, 0]
         places.append(here)
-        pooled.append(roi_align(level, rois[here], (side, side), scale, 2))
+        pooled.append(roi_align(level, rois[here], (side, side), 1 / 2**number, 2))
     return torch.cat(pooled)[torch.argsort(torch.cat(places))]

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,8 @@ from ..pipeline.errors import ConfigError
 
 WIDTHS = (0.167, 0.25, 0.33, 0.416, 0.5, 0.58, 0.66, 0.75, 0.83, 0.916, 1.0)
 """The published widths (Assine et al. 2021)."""
+Configurable = Literal["bandwidth", "computation"]
+"""What follows the width: only what is next to the wire, or also what computes before it."""
 
 
 def active_channels(num_channels: int, width: float) -> int:
@@ -39,6 +42,17 @@ def check_widths(widths: Sequence[float]) -> tuple[float, ...]:
             f"widths {given}: give different fractions above 0, the largest being 1, such as 0.25, 0.5, 1"
         )
     return ordered
+
+
+def check_slimmable(widths: Sequence[float], configurable: str, bottleneck: int) -> tuple[float, ...]:
+    """A detector's widths in order, none where it is not slimmable. Raises ConfigError for what cannot be."""
+    if configurable not in get_args(Configurable):
+        raise ConfigError(f"{configurable!r} cannot be configurable; choose bandwidth or computation")
+    if not widths:
+        return ()
+    if not bottleneck:
+        raise ConfigError("only a detector with a bottleneck has widths; give --bottleneck, such as 48")
+    return check_widths(widths)
 
 
 class SlimmableConv2d(nn.Conv2d):
@@ -88,15 +102,15 @@ class SlimmableConv2d(nn.Conv2d):
         groups = 1 if self.groups == 1 else len(weight)
         return F.conv2d(input, weight, bias, self.stride, self.padding, self.dilation, groups)
 
-    def sliced(self) -> nn.Conv2d:
-        """The convolution of the present width alone, with copies of its parameters."""
+    def sliced(self, *, share: bool = False) -> nn.Conv2d:
+        """The convolution of the present width alone, with copies of its parameters, or with `share` views of them."""
         weight, bias = self._active_parameters()
         num_in, num_out = self.num_active
         groups = 1 if self.groups == 1 else num_out
         shape = (self.kernel_size, self.stride, self.padding, self.dilation)
         conv = self._kind(num_in, num_out, *shape, groups, bias is not None, device="meta")  # type: ignore[arg-type]
-        conv.weight = nn.Parameter(weight.detach().clone())
-        conv.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+        conv.weight = _parameter(weight, share=share)
+        conv.bias = None if bias is None else _parameter(bias, share=share)
         return conv.train(self.training)
 
     def _active_parameters(self) -> tuple[Tensor, Tensor | None]:
@@ -166,15 +180,16 @@ class SlimmableBatchNorm2d(nn.Module):
         self.running_var[row].fill_(1)
         self.num_batches_tracked[row] = 0
 
-    def sliced(self) -> nn.Module:
-        """The normalisation of the present width alone, and the activation behind it, with copies of its values."""
+    def sliced(self, *, share: bool = False) -> nn.Module:
+        """The normalisation of the present width alone, and the activation behind it; see `SlimmableConv2d.sliced`."""
         row, active = self.widths.index(self.width), self.num_active
         norm = nn.BatchNorm2d(active, self.eps, self.momentum, device="meta")
-        norm.weight = nn.Parameter(self.weight[:active].detach().clone())
-        norm.bias = nn.Parameter(self.bias[:active].detach().clone())
-        norm.running_mean = self.running_mean[row, :active].clone()
-        norm.running_var = self.running_var[row, :active].clone()
-        norm.num_batches_tracked = self.num_batches_tracked[row].clone()
+        norm.weight = _parameter(self.weight[:active], share=share)
+        norm.bias = _parameter(self.bias[:active], share=share)
+        buffers = (self.running_mean[row, :active], self.running_var[row, :active], self.num_batches_tracked[row])
+        norm.running_mean, norm.running_var, norm.num_batches_tracked = (
+            buffer if share else buffer.clone() for buffer in buffers
+        )
         whole = norm if isinstance(self.act, nn.Identity) else nn.Sequential(norm, copy.deepcopy(self.act))
         return whole.train(self.training)
 
@@ -197,17 +212,23 @@ def set_width(module: nn.Module, width: float) -> None:
             each.width = width
 
 
-def sliced(module: nn.Module, width: float) -> nn.Module:
+def sliced(module: nn.Module, width: float, *, share: bool = False) -> nn.Module:
     """The fixed network that `module` is at `width`: a copy with ordinary layers that holds only what is active.
 
-    Raises ConfigError as `set_width`.
+    With `share` nothing is copied: its tensors are those of `module`, or views of them. Raises ConfigError as `set_width`.
     """
-    fixed = copy.deepcopy(module)
+    tensors = [*module.parameters(), *module.buffers()] if share else []
+    fixed = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
     set_width(fixed, width)
     if isinstance(fixed, SlimmableConv2d | SlimmableBatchNorm2d):
-        return fixed.sliced()
+        return fixed.sliced(share=share)
     for parent in list(fixed.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, SlimmableConv2d | SlimmableBatchNorm2d):
-                setattr(parent, name, child.sliced())
+                setattr(parent, name, child.sliced(share=share))
     return fixed
+
+
+def _parameter(values: Tensor, *, share: bool) -> nn.Parameter:
+    values = values.detach()
+    return nn.Parameter(values if share else values.clone(), requires_grad=not share)

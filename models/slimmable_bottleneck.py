@@ -6,6 +6,7 @@ Both are subclasses of the fixed ones (`bottleneck.py`) and stand in their place
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -49,7 +50,8 @@ class SlimmableProjectionBottleneck(ProjectionBottleneck):
 
 
 def slim_bottleneck(model: nn.Module, widths: Sequence[float], *, computation: bool = False) -> nn.Module:
-    """Make the bottleneck of a `Detr` or an `Rcnn` slimmable in place; gives the bottleneck.
+    """Make the bottleneck of a `Detr` or an `Rcnn`, or inside another module, slimmable in place, and the `config` of a detector
+    tell so; gives the bottleneck.
 
     Raises ConfigError for a detector without a bottleneck, for one that is slimmable already and for widths that cannot be.
     """
@@ -65,6 +67,10 @@ def slim_bottleneck(model: nn.Module, widths: Sequence[float], *, computation: b
             else:
                 continue
             setattr(parent, name, slim)
+            config: Any = getattr(model, "config", None)
+            if config is not None:
+                configurable = "computation" if computation else "bandwidth"
+                model.config = replace(config, widths=slim.widths, configurable=configurable)
             return slim
     raise ConfigError("only a detector with a bottleneck can be slimmable; give it one, such as bottleneck=3")
 

@@ -12,14 +12,14 @@ import statistics
 import struct
 import zlib
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from .errors import MessageError
 from .message import HEADER_BYTES, Buffer
 
-_CREDIT = struct.Struct("<4sqqqq")
+_CREDIT = struct.Struct("<4sqqqqqqqII")
 _CRC = struct.Struct("<I")
 _MAGIC = b"SPLC"
 CREDIT_BYTES = _CREDIT.size + _CRC.size
@@ -40,10 +40,24 @@ class Credit:
     arrived_bytes: int
     window_bytes: int
     """So many bytes may be under way; one message always may."""
+    arrived_ns: int = field(default=0, compare=False)
+    """When the last of these messages arrived, by the receiver's clock. This and what follows is what the receiver saw, and no
+    reason to send another credit."""
+    served_frames: int = field(default=0, compare=False)
+    """So many frames the receiving lane has taken and is through with."""
+    service_ns: int = field(default=0, compare=False)
+    """From when it took the last of those until it asked for the next."""
+    served_setting: int = field(default=0, compare=False)
+    """The setting of the last of those."""
+    queued_frames: int = field(default=0, compare=False)
+    """Messages that have arrived and that the lane has not taken yet."""
 
     def pack(self) -> Buffer:
         """As bytes for the wire."""
-        body = _CREDIT.pack(_MAGIC, self.granted_frames, self.arrived_frames, self.arrived_bytes, self.window_bytes)
+        body = _CREDIT.pack(
+            _MAGIC, self.granted_frames, self.arrived_frames, self.arrived_bytes, self.window_bytes,
+            self.arrived_ns, self.served_frames, self.service_ns, self.served_setting, self.queued_frames,
+        )  # fmt: skip
         raw: Buffer = np.frombuffer(body + _CRC.pack(zlib.crc32(body)), np.uint8)
         return raw
 
@@ -53,10 +67,10 @@ class Credit:
         if num_bytes != CREDIT_BYTES:
             raise MessageError(f"{where}: a credit of {num_bytes} bytes, {CREDIT_BYTES} are expected")
         body = buffer[: _CREDIT.size].tobytes()
-        magic, granted, arrived_frames, arrived_bytes, window = _CREDIT.unpack(body)
+        magic, *values = _CREDIT.unpack(body)
         if magic != _MAGIC or _CRC.unpack_from(buffer.data, _CREDIT.size)[0] != zlib.crc32(body):
             raise MessageError(f"{where}: a credit's checksum does not match, its bytes were changed on the way")
-        return Credit(granted, arrived_frames, arrived_bytes, window)
+        return Credit(*values)
 
 
 class Depth:

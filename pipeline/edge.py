@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .errors import MessageError
 from .packet import Kind, Packet
 
 FIRST_TAG = 16
@@ -26,6 +27,8 @@ class Edge:
     """What MPI sends without asking first, bytes."""
     carries_results: bool = False
     """Detections: too small to fill a link, and they must never hold up the frames in flight ahead of them."""
+    by_setting: tuple[tuple[str, ...], ...] = ()
+    """Where what travels depends on the packet's setting: the names for each; else empty, and they are `tensors`."""
 
     @property
     def name(self) -> str:
@@ -36,6 +39,17 @@ class Edge:
     def tag(self) -> int:
         """Tag of the messages; credits use the next one."""
         return FIRST_TAG + 2 * self.index
+
+    def tensors_of(self, setting: int) -> tuple[str, ...]:
+        """Names of the tensors of a frame with this setting. Raises MessageError: there is no such setting."""
+        if not self.by_setting:
+            return self.tensors
+        if not 0 <= setting < len(self.by_setting):
+            raise MessageError(
+                f"{self.name}: a frame with setting {setting}, and this run has {len(self.by_setting)} of them; "
+                "install the same splitrail on all hosts"
+            )
+        return self.by_setting[setting]
 
 
 def end_packet() -> Packet:

@@ -20,12 +20,13 @@ from .errors import PeerError
 from .halt import Halt
 from .packet import Kind
 from .stage import Chain
+from .switch import Switch
 
 
 class Lane:
     """Runs in its own thread from `start` until the inbound ends or the run halts."""
 
-    def __init__(self, name: str, inbound: Inbound, chain: Chain, outbound: Outbound, halt: Halt) -> None:
+    def __init__(self, name: str, inbound: Inbound, chain: Chain | Switch, outbound: Outbound, halt: Halt) -> None:
         self.name = name
         self.chain = chain
         self._inbound = inbound
@@ -80,7 +81,7 @@ class Lane:
             self._enter("has ended")
 
     def _loop(self) -> None:
-        specs = self.chain.output_specs()
+        specs_of = self.chain.specs_of
         while True:
             self._halt.check()
             self._has_frame = False
@@ -92,7 +93,7 @@ class Lane:
             self._enter(f"waits for room to send frame {frame}")
             self._has_frame = True
             if packet.kind is Kind.FRAME:
-                packet.targets = self._outbound.reserve(packet, specs)
+                packet.targets = self._outbound.reserve(packet, specs_of(packet.setting))
             self._enter(f"computes frame {frame}")
             self.chain.process(packet)
             self._enter(f"waits to send frame {frame}")

@@ -31,7 +31,7 @@ ALIGNMENT_BYTES = 64
 Buffer = npt.NDArray[np.uint8]
 
 # magic, version, kind, number of tensors, sender's rank, flags, frame, capture, pts, source size, valid size,
-# payload length, payload CRC, variant, posted
+# payload length, payload CRC, setting, posted
 _FIXED = struct.Struct("<4sHBBHHqqqIIIIQIIq")
 _TENSOR = struct.Struct("<BBxx6I")
 _CRC = struct.Struct("<I")
@@ -59,6 +59,8 @@ class Header:
     """Sender's monotonic clock when the message was handed to the channel, ns."""
     tensors: tuple[tuple[str, tuple[int, ...]], ...]
     """dtype and shape of each tensor, in the edge's order."""
+    setting: int = 0
+    """`Packet.setting`."""
 
 
 def aligned(num_bytes: int) -> int:
@@ -141,7 +143,7 @@ def pack(buffer: Buffer, packet: Packet, names: Sequence[str], sender: int, *, p
     _FIXED.pack_into(
         view, 0, MAGIC, VERSION, packet.kind, len(shapes), sender, _HAS_PAYLOAD_CRC if payload_crc else 0,
         packet.frame, packet.capture_ns, packet.pts_ns, *packet.source_size, *packet.valid_size,
-        payload_bytes, checksum, 0, 0,
+        payload_bytes, checksum, packet.setting, 0,
     )  # fmt: skip
     for index, (code, ndim, shape) in enumerate(shapes):
         dimensions = (*shape, 0, 0, 0, 0, 0, 0)[:MAX_DIMENSIONS]
@@ -166,7 +168,7 @@ def parse(buffer: Buffer, num_bytes: int, where: str) -> Header:
         raise MessageError(f"{where}: a message of {num_bytes} bytes is shorter than a header ({HEADER_BYTES})")
     view = buffer.data
     (magic, version, kind, num_tensors, sender, flags, frame, capture_ns, pts_ns, source_height, source_width,
-     valid_height, valid_width, payload_bytes, checksum, _, posted_ns) = _FIXED.unpack_from(view, 0)  # fmt: skip
+     valid_height, valid_width, payload_bytes, checksum, setting, posted_ns) = _FIXED.unpack_from(view, 0)  # fmt: skip
     name = f"{where}: message of rank {sender}, kind {_kind_name(kind)}, frame {frame}"
     if magic != MAGIC:
         raise MessageError(f"{where}: {bytes(magic)!r} is not the start of a message of ours")
@@ -193,7 +195,7 @@ def parse(buffer: Buffer, num_bytes: int, where: str) -> Header:
         raise MessageError(f"{name}: the payload's checksum does not match, its bytes were changed on the way")
     return Header(
         Kind(kind), sender, frame, capture_ns, pts_ns, (source_height, source_width), (valid_height, valid_width),
-        payload_bytes, payload_crc, posted_ns, tuple(tensors),
+        payload_bytes, payload_crc, posted_ns, tuple(tensors), setting,
     )  # fmt: skip
 
 
@@ -201,7 +203,13 @@ def unpack(buffer: Buffer, header: Header, names: Sequence[str], where: str) -> 
     """The packet of a parsed message; its tensors are views of `buffer`. Raises MessageError when they do not fit."""
     name = f"{where}: message of rank {header.sender}, kind {header.kind.name}, frame {header.frame}"
     packet = Packet(
-        header.frame, header.capture_ns, header.pts_ns, header.source_size, header.valid_size, kind=header.kind
+        header.frame,
+        header.capture_ns,
+        header.pts_ns,
+        header.source_size,
+        header.valid_size,
+        kind=header.kind,
+        setting=header.setting,
     )
     if header.kind is Kind.FRAME:
         if len(header.tensors) != len(names):

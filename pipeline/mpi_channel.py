@@ -11,12 +11,14 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 
 from .clock import now_ns
 from .communication import Communication
 from .credit import CREDIT_BYTES, Credit, Depth
 from .edge import Edge, end_packet
 from .errors import FrameError
+from .flow import Flow
 from .halt import Halt
 from .message import HEADER_BYTES, Buffer, new_buffer, pack, parse, stamp, tensor_views, unpack
 from .observer import Observer
@@ -29,8 +31,12 @@ _MAX_BUFFERED_BYTES = 512 << 20
 class MpiOutbound:
     """The sending end; used by one lane."""
 
-    def __init__(self, edge: Edge, communication: Communication, halt: Halt, observer: Observer) -> None:
+    def __init__(
+        self, edge: Edge, communication: Communication, halt: Halt, observer: Observer, flow: Flow | None = None
+    ) -> None:
+        """`flow`, where there is one, hears of every message and credit, and bounds what is under way besides the credits."""
         self._edge = edge
+        self._flow = flow
         self._communication = communication
         self._halt = halt
         self._observer = observer
@@ -49,7 +55,7 @@ class MpiOutbound:
     def reserve(self, packet: Packet, specs: tuple[TensorSpec, ...] | None) -> Mapping[str, Array] | None:
         """Wait for a free send buffer; arrays in it for `specs` (which must be this edge's tensors), else None."""
         self._reserved = self._take_buffer(packet.frame)
-        if specs is None or tuple(spec.name for spec in specs) != self._edge.tensors:
+        if specs is None or tuple(spec.name for spec in specs) != self._edge.tensors_of(packet.setting):
             return None
         return tensor_views(self._reserved, specs)
 
@@ -76,7 +82,7 @@ class MpiOutbound:
 
     def _pack(self, buffer: Buffer, packet: Packet) -> int:
         edge = self._edge
-        return pack(buffer, packet, edge.tensors, edge.sender, payload_crc=edge.payload_crc)
+        return pack(buffer, packet, edge.tensors_of(packet.setting), edge.sender, payload_crc=edge.payload_crc)
 
     def _take_buffer(self, frame: int) -> Buffer:
         begin = now_ns()
@@ -104,12 +110,17 @@ class MpiOutbound:
         if self._sent_frames >= credit.granted_frames:
             return False
         under_way_bytes = self._sent_bytes - credit.arrived_bytes
-        return under_way_bytes == 0 or under_way_bytes + num_bytes <= credit.window_bytes
+        window_bytes = credit.window_bytes
+        if self._flow is not None:
+            window_bytes = min(window_bytes, self._flow.window_bytes(num_bytes, now_ns()))
+        return under_way_bytes == 0 or under_way_bytes + num_bytes <= window_bytes
 
     def _post(self, buffer: Buffer, num_bytes: int, packet: Packet) -> None:
         posted_ns = now_ns()
         stamp(buffer, posted_ns)
         frame, kind = packet.frame, int(packet.kind)
+        if self._flow is not None:
+            self._flow.posted(packet.setting, num_bytes, posted_ns, is_frame=packet.kind is Kind.FRAME)
 
         def done(_: int, __: int) -> None:
             with self._changed:
@@ -123,15 +134,13 @@ class MpiOutbound:
     def _receive_credit(self, buffer: Buffer) -> None:
         def done(num_bytes: int, _: int) -> None:
             credit = Credit.parse(buffer, num_bytes, self._edge.name)
+            if self._flow is not None:
+                self._flow.credited(credit, now_ns())
             with self._changed:
                 # Several receives are open, so credits may be seen out of order; counts only ever grow.
                 if credit.arrived_frames >= self._credit.arrived_frames and credit != self._credit:
-                    self._credit = Credit(
-                        max(credit.granted_frames, self._credit.granted_frames),
-                        credit.arrived_frames,
-                        credit.arrived_bytes,
-                        credit.window_bytes,
-                    )
+                    granted = max(credit.granted_frames, self._credit.granted_frames)
+                    self._credit = replace(credit, granted_frames=granted)
                     self._changed.notify_all()
             self._receive_credit(buffer)
 
@@ -158,7 +167,13 @@ class MpiInbound:
         self._num_buffers = 0
         self._arrived_frames = 0
         self._arrived_bytes = 0
+        self._arrived_ns = 0
         self._released_frames = 0
+        self._served_frames = 0
+        self._service_ns = 0
+        self._served_setting = 0
+        self._taken_ns = 0
+        self._taken_setting = 0
         self._credit_under_way = False
         self._credit_sent: Credit | None = None
         self._ended = False
@@ -176,6 +191,11 @@ class MpiInbound:
             return None
         begin = now_ns()
         with self._changed:
+            if self._taken_ns:
+                self._served_frames += 1
+                self._service_ns = begin - self._taken_ns
+                self._served_setting = self._taken_setting
+                self._taken_ns = 0
             self._halt.wait_for(self._changed, lambda: self._next in self._arrived)
             buffer, num_bytes, arrived_ns = self._arrived.pop(self._next)
             self._next += 1
@@ -187,8 +207,11 @@ class MpiInbound:
         if header.kind is Kind.END:
             self._ended = True
             return None
-        packet = unpack(buffer, header, self._edge.tensors, self._edge.name)
+        packet = unpack(buffer, header, self._edge.tensors_of(header.setting), self._edge.name)
         packet.held = lambda: self._release(buffer)
+        if header.kind is Kind.FRAME:
+            self._taken_setting = header.setting
+            self._taken_ns = now_ns()
         return packet
 
     def close(self) -> None:
@@ -210,6 +233,7 @@ class MpiInbound:
                 self._arrived[number] = (buffer, num_bytes, arrived_ns)
                 self._arrived_frames += 1
                 self._arrived_bytes += num_bytes
+                self._arrived_ns = arrived_ns
                 self._depth.arrived(num_bytes, arrived_ns)
                 self._add_buffers()
                 self._changed.notify_all()
@@ -231,6 +255,11 @@ class MpiInbound:
                 self._arrived_frames,
                 self._arrived_bytes,
                 self._depth.window_bytes,
+                self._arrived_ns,
+                self._served_frames,
+                self._service_ns,
+                self._served_setting,
+                len(self._arrived),
             )
             if self._credit_under_way or credit == self._credit_sent:
                 return

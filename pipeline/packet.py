@@ -62,6 +62,8 @@ class Packet:
     write there does, and puts these very arrays into `tensors`; that saves the copy."""
     held: Callable[[], None] | None = None
     """Gives the receive buffer behind `tensors` back to its channel; None where there is none."""
+    setting: int = 0
+    """Which of several ways this frame is computed and sent, where a run has several: an index that all ranks know."""
 
     def fail(self, reason: str) -> None:
         """Turn this packet into a FAILED one: the tensors go, the reason stays."""

@@ -38,6 +38,9 @@ class Chain:
     def __init__(self, stages: Sequence[Stage], observer: Observer) -> None:
         self.stages = tuple(stages)
         self._observer = observer
+        self._specs: tuple[TensorSpec, ...] | None = None
+        if self.stages and isinstance(self.stages[-1], BindableStage):
+            self._specs = self.stages[-1].output_specs()
         self.current = ""
         """Name of the stage that is at work now, for the message of a stall; empty between frames."""
 
@@ -55,11 +58,9 @@ class Chain:
             self._observer.stage(stage.name, packet.frame, begin, now_ns())
         self.current = ""
 
-    def output_specs(self) -> tuple[TensorSpec, ...] | None:
-        """What the last stage can write straight into a send buffer, or None."""
-        if self.stages and isinstance(self.stages[-1], BindableStage):
-            return self.stages[-1].output_specs()
-        return None
+    def specs_of(self, setting: int) -> tuple[TensorSpec, ...] | None:
+        """What the last stage can write straight into a send buffer, or None. The same for every setting."""
+        return self._specs
 
     def close(self) -> None:
         """Close every stage, the last one first."""

@@ -16,7 +16,11 @@ Conventions that every graph keeps:
   `objectness` float32 [1], the probability in [0, 1] that the frame has any object. A head with a filter is usually two
   graphs, the stem and the rest (cut `l0`), so that the rest need not run for an empty frame; `num_head_stages` is then 2.
 * `golden.npz` holds, per golden frame i, `i/pixels`, `i/valid_size` and every fp32 wire tensor and final output as
-  `i/NAME`, `objectness` included, computed by torch in fp32 at export.
+  `i/NAME`, `objectness` included, computed by torch in fp32 at export. What a narrower width computes otherwise is there as
+  well, as `i/NAME@0.25`.
+* An adaptive bundle has one set of weights at several widths. `Bundle.stages` is width 1; `Bundle.narrower` lists, per width
+  below, the graphs that stand in for those of the same names. Tensors have the same names at every width and fewer channels.
+  `Bundle.at_width` gives one width as an ordinary bundle.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -32,34 +37,13 @@ import pydantic
 
 from ..pipeline.errors import BundleError, ConfigError
 from ..pipeline.packet import Array
+from .measured_accuracy import MeasuredAccuracy as MeasuredAccuracy
+from .wire_type import WIRE_SUFFIXES as WIRE_SUFFIXES
+from .wire_type import WireType as WireType
 
 SCHEMA_VERSION = 1
 _RCNN_STRIDE = 32
 MANIFEST = "bundle.json"
-WIRE_SUFFIXES: dict[str, tuple[str, ...]] = {
-    "fp32": ("",),
-    "fp16": ("_fp16",),
-    "uint8": ("_uint8", "_scale", "_zero_point"),
-}
-"""Wire type that a graph makes itself -> suffixes of the outputs that carry it, in message order."""
-
-WireType = Literal[
-    "fp32",
-    "fp16",
-    "uint8",
-    "uint8-channel",
-    "uint8+zstd",
-    "uint8-channel+zstd",
-    "uint6",
-    "uint6-channel",
-    "uint6+zstd",
-    "uint6-channel+zstd",
-    "uint4",
-    "uint4-channel",
-    "uint4+zstd",
-    "uint4-channel+zstd",
-]
-"""What a tensor between two ranks may travel as (`wire.py`); what no graph makes, `codec.py` makes from what it does."""
 
 
 class _Model(pydantic.BaseModel):
@@ -129,12 +113,22 @@ class PostProcess(_Model):
     kind: Literal["detr", "rcnn"] = "detr"
     score_threshold: float = 0.5
     """Detections below are not reported unless a run asks for them; range [0, 1]."""
-    max_detections: int = 0
-    """Most that one frame can have; 0: as many as `pred_logits` has rows."""
+    nms_iou: float | None = pydantic.Field(default=None, gt=0, le=1)
+    """Of a DETR's boxes of one class that overlap more, the better-scored stays; None as published: none is suppressed."""
+    max_detections: int = pydantic.Field(default=0, ge=0)
+    """Most that one frame can have; 0, of a DETR only: as many as `pred_logits` has rows."""
     masks: bool = False
     """Each detection has a mask."""
     num_keypoints: int = 0
     """Keypoints of each detection."""
+
+    @pydantic.model_validator(mode="after")
+    def _fits_kind(self) -> PostProcess:
+        if self.kind != "detr" and self.max_detections == 0:
+            raise ValueError(f"max_detections is 0, and a detector of kind {self.kind} needs 1 or more")
+        if self.kind != "detr" and self.nms_iou is not None:
+            raise ValueError(f"nms_iou is for a DETR; a detector of kind {self.kind} suppresses overlaps itself")
+        return self
 
 
 class TorchModel(_Model):
@@ -143,8 +137,8 @@ class TorchModel(_Model):
     weights: str
     """File name of the safetensors file in the bundle."""
     sha256: str
-    arguments: dict[str, str | int | float | bool | None]
-    """Keyword arguments of the model's constructor in `models/`."""
+    arguments: dict[str, str | int | float | bool | tuple[int | float, ...] | None]
+    """Fields of the model's configuration in `models/`."""
 
 
 class NeuralFilter(_Model):
@@ -160,21 +154,13 @@ class NeuralFilter(_Model):
     """Where its weights come from and how the threshold was chosen, one line; empty for random ones."""
 
 
-class MeasuredAccuracy(_Model):
-    """What the detector reached with one wire type. A precision that was not measured is None."""
+class BundleWidth(_Model):
+    """A width below 1 of an adaptive bundle."""
 
-    wire: WireType
-    filter_threshold: float | None = None
-    """None: without the filter."""
-    data: str
-    """Images it was judged on, one line."""
-    num_images: int
-    bytes_per_frame: float
-    """Mean payload of the tensors between head and tail, bytes; of an empty frame 0."""
-    box_map: float | None = None
-    """mAP@50:95 of boxes, in [0, 1]; the same of masks and keypoints below."""
-    mask_map: float | None = None
-    keypoint_map: float | None = None
+    width: float = pydantic.Field(gt=0, lt=1)
+    """Fraction of the channels that are active."""
+    stages: tuple[GraphStage, ...]
+    """The stages that differ at this width, by the names that they have in `Bundle.stages`."""
 
 
 class Bundle(_Model):
@@ -198,6 +184,10 @@ class Bundle(_Model):
     """So many of the first stages are the head, the part before the split point; the others are the tail."""
     filter: NeuralFilter | None = None
     accuracy: tuple[MeasuredAccuracy, ...] = ()
+    width: float = pydantic.Field(default=1.0, gt=0, le=1)
+    """Of `stages`; below 1 only in what `at_width` gives."""
+    narrower: tuple[BundleWidth, ...] = ()
+    """The widths below 1 of an adaptive bundle, increasing."""
 
     @pydantic.model_validator(mode="after")
     def _check_head(self) -> Bundle:
@@ -216,6 +206,29 @@ class Bundle(_Model):
                 raise ValueError(
                     f"the filter reads {wanted} and {self.filter.after!r} gives {list(offered)}; it reads one of them"
                 )
+        return self
+
+    @pydantic.model_validator(mode="after")
+    def _check_widths(self) -> Bundle:
+        widths = [*(each.width for each in self.narrower), self.width]
+        if widths != sorted(set(widths)) or (self.narrower and self.width != 1):
+            raise ValueError(f"the widths are {widths}; they must increase, and `stages` itself is width 1")
+        by_name = {stage.name: stage for stage in self.stages}
+        for each in self.narrower:
+            names = [stage.name for stage in each.stages]
+            if not names or len(set(names)) != len(names) or not set(names) <= set(by_name):
+                raise ValueError(
+                    f"width {each.width:g} has the stages {names}; it must have one or more of {list(by_name)}, each once"
+                )
+            if self.filter is not None and self.filter.after in names:
+                raise ValueError(f"the filter reads {self.filter.after!r}, which differs at width {each.width:g}")
+            for stage in each.stages:
+                found, wanted = _tensor_names(stage), _tensor_names(by_name[stage.name])
+                if found != wanted:
+                    raise ValueError(
+                        f"{stage.name!r} has the tensors {found} at width {each.width:g} and {wanted} at width 1; "
+                        f"they must have the same names"
+                    )
         return self
 
     @staticmethod
@@ -245,8 +258,9 @@ class Bundle(_Model):
             raise BundleError(f"{path} is not JSON ({error}); export the bundle again") from error
         except pydantic.ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise BundleError(f"{path}: {where}: {first['msg']}; export the bundle again") from error
+            where = "".join(f"{part}." for part in first["loc"]).removesuffix(".") or "the manifest"
+            message = first["msg"].removeprefix("Value error, ")
+            raise BundleError(f"{path}: {where}: {message}; export the bundle again") from error
         if verify:
             for name, expected in bundle.checksums().items():
                 _verify(root / name, expected)
@@ -258,6 +272,35 @@ class Bundle(_Model):
         partial = path.with_suffix(".partial")
         partial.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
         os.replace(partial, path)
+
+    @property
+    def widths(self) -> tuple[float, ...]:
+        """Every width there is, increasing; the last is that of `stages`, (1.0,) for an ordinary bundle."""
+        return (*(each.width for each in self.narrower), self.width)
+
+    def at_width(self, width: float) -> Bundle:
+        """This bundle at one of its `widths`: an ordinary one, in the same folder, with that width's graphs and accuracies.
+
+        Raises ConfigError: there is no such width.
+        """
+        if width not in self.widths:
+            raise ConfigError(f"this bundle has no width {width:g}; choose among {', '.join(map(str, self.widths))}")
+        if not self.narrower:
+            return self
+        others = {stage.name: stage for each in self.narrower if each.width == width for stage in each.stages}
+        return self.model_copy(
+            update={
+                "width": width,
+                "narrower": (),
+                "stages": tuple(others.get(stage.name, stage) for stage in self.stages),
+                "accuracy": tuple(row for row in self.accuracy if row.width == width),
+            }
+        )
+
+    def with_accuracy(self, rows: Sequence[MeasuredAccuracy]) -> Bundle:
+        """The same with `rows` in its table, in place of those of the same settings."""
+        table = {row.setting: row for row in (*self.accuracy, *rows)}
+        return self.model_copy(update={"accuracy": tuple(table.values())})
 
     def chain(self, *, is_filtered: bool = False) -> tuple[str, ...]:
         """Names of the graphs in the order of a frame's way; with the filter, behind the stage it reads from.
@@ -278,8 +321,9 @@ class Bundle(_Model):
         return self.num_head_stages + is_filtered
 
     def checksums(self) -> dict[str, str]:
-        """File name -> SHA-256 of every file beside the manifest."""
-        sums = {stage.graph: stage.sha256 for stage in self.stages}
+        """File name -> SHA-256 of every file beside the manifest, those of all widths included."""
+        stages = [*self.stages, *(stage for each in self.narrower for stage in each.stages)]
+        sums = {stage.graph: stage.sha256 for stage in stages}
         if self.filter is not None:
             sums[self.filter.graph.graph] = self.filter.graph.sha256
         sums[self.golden] = self.golden_sha256
@@ -289,17 +333,33 @@ class Bundle(_Model):
 
     @property
     def checksum(self) -> str:
-        """SHA-256 over the whole manifest, hence over every file: the bundle's identity, in hexadecimal."""
+        """SHA-256 over the whole manifest, hence over every file: the bundle's identity, in hexadecimal.
+
+        Two hosts compare that of the whole bundle. That of one width (`at_width`) is another, because its graphs are others.
+        """
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
+    @property
+    def graphs_checksum(self) -> str:
+        """That of the same without accuracies: what measured times and trials of engines hold for."""
+        return self.model_copy(update={"accuracy": ()}).checksum
+
     def golden_frames(self, folder: str | os.PathLike[str]) -> list[dict[str, Array]]:
-        """The golden frames: tensor name -> array, the inputs and every fp32 wire tensor and output."""
+        """The golden frames at this `width`: tensor name -> array, the inputs and every fp32 wire tensor and output."""
         frames: list[dict[str, Array]] = [{} for _ in range(self.num_golden_frames)]
         with np.load(Path(folder) / self.golden, allow_pickle=False) as arrays:
-            for key in arrays.files:
+            # What only this width computes comes after, and in place of, what all have in common.
+            for key in sorted(arrays.files, key=lambda key: "@" in key):
                 index, _, name = key.partition("/")
-                frames[int(index)][name] = arrays[key]
+                name, _, width = name.partition("@")
+                if not width or float(width) == self.width:
+                    frames[int(index)][name] = arrays[key]
         return frames
+
+
+def _tensor_names(stage: GraphStage) -> tuple[str, ...]:
+    """Of its inputs and outputs, in order."""
+    return tuple(tensor.name for tensor in (*stage.inputs, *stage.outputs))
 
 
 def sha256_of(path: Path) -> str:

@@ -142,7 +142,7 @@ class _Key(pydantic.BaseModel):
 
     schema_version: int = 1
     bundle: str
-    """`Bundle.checksum`."""
+    """`Bundle.graphs_checksum`."""
     host: str
     machine: str
     threads: int
@@ -180,7 +180,7 @@ class _Trials:
         """A trial per candidate. They are kept in `cache` only if `keep` says so: a failure may not last."""
         versions = {offer.engine: offer.version for offer in engine_offers()}
         key = _Key(
-            bundle=self.bundle.checksum,
+            bundle=self.bundle.graphs_checksum,
             host=platform.node(),
             machine=platform.machine(),
             threads=self.threads,
@@ -221,6 +221,7 @@ class _Trials:
                     timing_s=self.timing_s,
                     timeout_s=self.trial_timeout_s + build_s_of(engine),
                     device=self.device,
+                    width=self.bundle.width,
                     on_progress=self.on_progress,
                 )
             )

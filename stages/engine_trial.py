@@ -62,9 +62,11 @@ def try_engine(
     timing_s: float,
     timeout_s: float,
     device: str = "cpu",
+    width: float = 1.0,
     on_progress: Callable[[str], None] | None = None,
 ) -> EngineTrial:
-    """Load all graphs of the bundle in `folder`, compare, and time them for at most about `timing_s` (five frames at least).
+    """Load all graphs of the bundle in `folder`, at one of its widths, compare, and time them for at most about `timing_s` (five
+    frames at least).
 
     `device` is for engines that run on several. `on_progress` is told, from another thread, what an engine says while it
     takes its time to open.
@@ -78,6 +80,7 @@ def try_engine(
         "threads": threads,
         "timing_s": timing_s,
         "device": device,
+        "width": width,
     }
     # The modules an engine may be registered from are found where this process finds them.
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
@@ -137,10 +140,17 @@ class _Listener:
 
 
 def run_trial(
-    folder: Path, engine: str, precision: str, *, threads: int, timing_s: float, device: str = "cpu"
+    folder: Path,
+    engine: str,
+    precision: str,
+    *,
+    threads: int,
+    timing_s: float,
+    device: str = "cpu",
+    width: float = 1.0,
 ) -> EngineTrial:
     """The trial itself, in this process."""
-    bundle = Bundle.load(folder, verify=False)
+    bundle = Bundle.load(folder, verify=False).at_width(width)
     chain: list[tuple[Engine, tuple[str, ...], tuple[str, ...]]] = []
     try:
         for index, stage in enumerate(bundle.stages):
@@ -196,6 +206,7 @@ def main() -> None:
         threads=task["threads"],
         timing_s=task["timing_s"],
         device=task["device"],
+        width=task["width"],
     )
     print(trial.model_dump_json(), flush=True)
 

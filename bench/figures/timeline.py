@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ..breakdown import host_or_rank
 from ..chain import ChainLane
 from ..finished_run import FinishedRun, Transfer
+from ..setting_changes import setting_changes
 from ..trace import share_slots
 from .style import BLUE, GREY, ORANGE, legend_above, new_figure, row_axis
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _NUM_FRAMES = 6
+_SETTINGS = "settings"
 _MAX_LINK_ROWS = 3
 _CHARACTER = 0.012
 """Width of a digit, as a share of the figure's time."""
@@ -36,6 +38,8 @@ def draw_timeline(run: FinishedRun, num_frames: int = _NUM_FRAMES) -> Figure:
     begin, end = stretch(run, num_frames)
     slots = {edge: _slots(run, edge, begin, end) for edge in run.chain.edges()}
     rows: list[tuple[str, ChainLane | tuple[str, int]]] = []
+    if setting_changes(run):
+        rows.append(("setting of the next frame", (_SETTINGS, 0)))
     for lane in run.chain.lanes:
         if lane.rank in run.clocks and lane.rank in run.journals:
             rows.append((f"{host_or_rank(run, lane.rank)}: {lane.name}", lane))
@@ -47,6 +51,8 @@ def draw_timeline(run: FinishedRun, num_frames: int = _NUM_FRAMES) -> Figure:
     for row, (_, what) in enumerate(rows):
         if isinstance(what, ChainLane):
             _draw_lane(axes, run, what, row, begin, end)
+        elif what[0] == _SETTINGS:
+            _draw_settings(axes, run, row, begin, end)
         else:
             edge, slot = what
             for transfer in slots[edge][slot] if slot < len(slots[edge]) else ():
@@ -80,6 +86,19 @@ def _slots(run: FinishedRun, edge: str, begin: int, end: int) -> list[list[Trans
         for transfer in run.transfers
         if transfer.edge == edge and transfer.arrived_ns >= begin and transfer.posted_ns <= end
     )
+
+
+def _draw_settings(axes: Axes, run: FinishedRun, row: int, begin: int, end: int) -> None:
+    """A strip of what an adaptive run had chosen."""
+    changes = setting_changes(run)
+    for number, change in enumerate(changes):
+        until_ns = changes[number + 1].time_ns if number + 1 < len(changes) else end
+        if until_ns > begin and change.time_ns < end:
+            first, last = max(change.time_ns, begin), min(until_ns, end)
+            _bar(axes, first, last, row, begin, 0.6, facecolor="#eeeeee", edgecolor="#555555")
+            if last - first > _CHARACTER * len(change.name) * (end - begin):
+                middle_ms = ((first + last) / 2 - begin) / 1e6
+                axes.text(middle_ms, row, change.name, ha="center", va="center", fontsize=7)
 
 
 def _draw_lane(axes: Axes, run: FinishedRun, lane: ChainLane, row: int, begin: int, end: int) -> None:

@@ -5,10 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splitrail.bench.bundle_accuracy import evaluate_bundle
+from splitrail.bench.bundle_accuracy import evaluate_bundle, evaluate_settings
 from splitrail.bench.pictures import Picture
+from splitrail.bench.setting_tree import Computing, SettingTree
 from splitrail.pipeline.errors import BundleError, ConfigError
+from splitrail.pipeline.packet import Packet
 from splitrail.stages.bundle import Bundle, WireType
+from splitrail.stages.engines.registry import open_engine
+from splitrail.stages.network import outputs_of
+from splitrail.stages.postprocess import golden_detections
+from splitrail.stages.preprocess import Preprocess
+from splitrail.stages.setting import settings_of
 from splitrail.stages.synthetic_bundle import make_synthetic_bundle
 
 
@@ -95,3 +102,60 @@ def test_classes_are_matched_by_name(folder: Path) -> None:
 def test_pictures_of_other_classes_are_refused(folder: Path) -> None:
     with pytest.raises(BundleError, match="lacks 'goblet'"):
         evaluate_bundle(folder, _Pictures(("goblet",)), 1)
+
+
+def test_settings_at_once_are_what_they_are_alone(folder: Path) -> None:
+    bundle = Bundle.load(folder)
+    settings = settings_of(bundle, ("split", "local", "offload"), ("fp32", "fp16", "uint8", "uint4"))
+    assert len(settings) == 4 + 1 + 3
+    pictures = _Pictures(bundle.classes)
+    together = evaluate_settings(folder, pictures, 3, settings)
+    alone = [evaluate_settings(folder, pictures, 3, [setting])[0] for setting in settings]
+    assert together == alone
+    by_name = dict(zip((setting.name for setting in settings), together, strict=True))
+    assert by_name["local 1"].accuracies == by_name["1 fp32"].accuracies
+    bytes_of = {name: accuracy.bytes_per_frame for name, accuracy in by_name.items()}
+    assert bytes_of["1 fp32"] > bytes_of["1 fp16"] > bytes_of["1 uint8"] > bytes_of["1 uint4"] > 0
+    assert bytes_of["offload q90"] > bytes_of["offload q75"] > bytes_of["offload q50"] > 500
+    # What a local frame sends are the boxes above the bundle's threshold, 24 bytes each in three tensors.
+    assert 0 <= bytes_of["local 1"] < 24 * bundle.stages[-1].outputs[0].shape[1] + 3 * 64
+
+
+def test_an_outcome_is_what_the_graphs_give(folder: Path) -> None:
+    bundle = Bundle.load(folder)
+    image = _Pictures(bundle.classes).picture(0, 0).image
+    tree = SettingTree(folder, bundle, settings_of(bundle, ("local", "offload")), Computing())
+    local, *offloads = tree.outcomes(image)
+    again = tree.outcomes(image)
+    tree.close()
+    packet = Packet(0, 0, 0, image.shape[:2])
+    packet.tensors = {"image": image}
+    Preprocess(bundle.preprocess).process(packet)
+    tensors = dict(packet.tensors) | {"valid_size": np.array(packet.valid_size, np.int64)}
+    for index, stage in enumerate(bundle.stages):
+        outputs = outputs_of(stage, None)
+        engine = open_engine("onnxruntime", "fp32", folder, bundle, index, outputs, 1)
+        tensors |= engine.run({tensor.name: tensors[tensor.name] for tensor in stage.inputs}, outputs)
+    wanted = golden_detections(bundle.postprocess, tensors, packet.valid_size)
+    np.testing.assert_allclose(local.detections.scores, wanted.scores, atol=1e-6)
+    np.testing.assert_array_equal(local.detections.boxes, again[0].detections.boxes)
+    # A JPEG is not the picture, but noise stays noise.
+    assert all((each.detections.scores != local.detections.scores).any() for each in offloads)
+
+
+def test_a_row_of_the_table_says_what_was_measured(folder: Path) -> None:
+    bundle = Bundle.load(folder)
+    settings = settings_of(bundle, ("split", "offload"), ("uint8",))
+    found = evaluate_settings(folder, _Pictures(bundle.classes), 2, settings)
+    row, offload = (
+        accuracy.measured(setting, "noise") for accuracy, setting in zip(found[:2], settings[:2], strict=True)
+    )
+    assert (row.way, row.width, row.wire, row.jpeg_quality, row.num_images) == ("split", 1.0, "uint8", None, 2)
+    assert (row.box_map, row.box_map_50) == (found[0].boxes.map, found[0].boxes.map_50)
+    assert (offload.way, offload.jpeg_quality) == ("offload", 90)
+    assert offload.bytes_per_frame == round(found[1].bytes_per_frame, 1)
+
+
+def test_a_width_that_is_not_there_is_refused(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no width 0.5; choose among 1.0"):
+        evaluate_bundle(folder, _Pictures(Bundle.load(folder).classes), 1, width=0.5)

@@ -1,12 +1,12 @@
 """The channel overlaps on a real link, and what one writes without it does not: ratios within one run."""
 
 import json
-import subprocess
-import sys
+import tempfile
 from array import array
 
 import numpy as np
 import pytest
+from run_support import splitrail
 
 from splitrail.bench.overlap_config import OverlapConfig
 from splitrail.bench.overlap_engine import TestEngine
@@ -18,9 +18,8 @@ from splitrail.pipeline.observer import NullObserver
 from splitrail.pipeline.packet import Packet
 
 
-def bench(*arguments, timeout=150):
-    command = [sys.executable, "-m", "splitrail", "bench", "overlap", "--json", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+def bench(*arguments):
+    return splitrail("bench", "overlap", "--json", *arguments)
 
 
 @pytest.mark.mpi
@@ -34,8 +33,8 @@ def test_full_is_much_faster_than_naive_on_a_gigabit_link():
     except HostError as error:
         pytest.skip(str(error))
     result = bench("--netns", "--engines", "sleep", "--overlaps", "full,naive", "--num-frames", "40", "--repeats", "3")
-    assert result.returncode == 0, result.stderr
-    rows = {row["overlap"]: row for row in json.loads(result.stdout)}
+    assert result.code == 0, result.err
+    rows = {row["overlap"]: row for row in json.loads(result.out)}
     assert rows["full"]["times_naive"] >= 1.6
     for row in rows.values():
         # Balanced, and over the wire: else the ratio says nothing.
@@ -54,8 +53,8 @@ def test_full_is_much_faster_than_naive_on_a_gigabit_link():
 def test_every_engine_and_channel_runs_without_a_network(engines, overlaps):
     options = ["--engines", engines, "--overlaps", overlaps, "--num-frames", "8", "--stage-ms", "10"]
     result = bench(*options, "--frame-bytes", "100000")
-    assert result.returncode == 0, result.stderr
-    rows = json.loads(result.stdout)
+    assert result.code == 0, result.err
+    rows = json.loads(result.out)
     assert [(row["engine"], row["overlap"]) for row in rows] == [
         (engine, overlap) for engine in engines.split(",") for overlap in overlaps.split(",")
     ]
@@ -72,9 +71,10 @@ def test_every_engine_and_channel_runs_without_a_network(engines, overlaps):
 @pytest.mark.timeout(100)
 def test_all_that_a_run_measures_goes_on_in_the_row_measured(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    result = bench("--preset", "cost", "--engines", "sleep", "--num-frames", "20", "--repeats", "1", timeout=90)
-    assert result.returncode == 0, result.stderr
-    full, measured = json.loads(result.stdout)
+    monkeypatch.setattr(tempfile, "tempdir", None)  # or it knows where it was
+    result = bench("--preset", "cost", "--engines", "sleep", "--num-frames", "20", "--repeats", "1")
+    assert result.code == 0, result.err
+    full, measured = json.loads(result.out)
     assert (full["cost"], measured["overlap"]) == (0, "measured")
     assert measured["cost"] == pytest.approx(measured["measured_ms"] / full["measured_ms"] - 1, abs=1e-4)
     # Its journals are thrown away with it.
@@ -101,9 +101,9 @@ def test_all_that_a_run_measures_goes_on_in_the_row_measured(tmp_path, monkeypat
 )
 def test_bad_options_are_named(options, text):
     result = bench(*options)
-    assert result.returncode == 2
-    assert text in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+    assert result.code == 2
+    assert text in result.err
+    assert len(result.err.strip().splitlines()) == 1
 
 
 def test_the_ideal_is_the_slowest_step_and_one_passage_of_the_others():

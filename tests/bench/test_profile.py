@@ -1,9 +1,20 @@
 """Profiles: what they say survives TOML, what is wrong with them is said, and a measured one times every stage."""
 
+import json
+import shutil
+
 import pytest
 
 from splitrail.bench.profile import DetectorTimes, HostProfile, ImageFacts, ProfileError, StageTime, published_profiles
-from splitrail.bench.profile_measure import ProfileMeasurement, decode_stage, offered_wires, wire_stage
+from splitrail.bench.profile_measure import (
+    PACKED,
+    ProfileMeasurement,
+    decode_stage,
+    encode_stage,
+    graphs_of,
+    offered_wires,
+    wire_stage,
+)
 from splitrail.pipeline.errors import SourceError
 from splitrail.stages.bundle import Bundle
 from splitrail.stages.synthetic_bundle import make_synthetic_bundle
@@ -136,6 +147,8 @@ def test_a_measured_profile_has_every_stage_solo_and_the_graphs_under_coload(bun
             names.add(wire_stage(stage.name, wire))
             if wire != "fp32":
                 names.add(decode_stage(stage.name, wire))
+        if stage.wire_tensors:
+            names |= {step(stage.name, wire) for wire in PACKED for step in (encode_stage, decode_stage)}
     assert set(times.stages) == names
     assert all(time.solo_ms > 0 and time.num and time.num >= 6 for time in times.stages.values())
     assert {name for name, time in times.stages.items() if time.coload_ms} == {stage.name for stage in manifest.stages}
@@ -147,6 +160,30 @@ def test_a_measured_profile_has_every_stage_solo_and_the_graphs_under_coload(bun
     profile.save(path)
     assert HostProfile.load(path) == profile
     assert any("beside" in line for line in said)
+
+
+def test_graphs_of_other_widths_are_timed_beside_the_widest(bundle, tmp_path):
+    folder = tmp_path / "adaptive"
+    shutil.copytree(bundle, folder)
+    raw = json.loads((folder / "bundle.json").read_text())
+    raw["narrower"] = [{"width": 0.5, "stages": [raw["stages"][0] | {"graph": "narrow.onnx"}]}]
+    shutil.copyfile(folder / raw["stages"][0]["graph"], folder / "narrow.onnx")
+    (folder / "bundle.json").write_text(json.dumps(raw))
+    manifest = Bundle.load(folder)
+    head, *rest = (stage.name for stage in manifest.stages)
+    assert list(graphs_of(manifest)) == [head, *rest, f"{head}@0.5"]
+    measurement = ProfileMeasurement(
+        folder, manifest, "onnxruntime", "fp32", source=str(_images(tmp_path)), seconds=0.02
+    )
+    times = measurement.measure("edge").detector(manifest.detector, manifest.graphs_checksum)
+    assert times.graphs == (head, *rest)
+    wires = [wire for wire in offered_wires(manifest.stages[0]) if wire != "fp32"]
+    expected = {f"{head}@0.5"} | {f"{head}@0.5/{wire}" for wire in wires}
+    expected |= {f"{head}@0.5/{wire}/decode" for wire in (*wires, *PACKED)}
+    expected |= {f"{head}@0.5/{wire}/encode" for wire in PACKED}
+    assert {name for name in times.stages if "@" in name} == expected
+    ratios = {times.stages[name].coload_ms / times.stages[name].solo_ms for name in (head, f"{head}@0.5")}
+    assert max(ratios) == pytest.approx(min(ratios), rel=0.01)
 
 
 def test_an_engine_that_cannot_load_and_a_source_without_images_are_said(bundle, tmp_path):

@@ -3,12 +3,11 @@
 import base64
 import json
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 
 import pytest
 from journal_support import cut_off, write_run
+from run_support import splitrail
 
 from splitrail.bench.breakdown import Breakdown
 from splitrail.bench.compare import changed_settings, compare_runs
@@ -235,21 +234,9 @@ def test_what_can_be_mended_is_said_in_a_sentence(tmp_path, capsys, arguments, w
 @pytest.mark.mpi
 def test_a_real_runs_journals_tell_lanes_and_links(tmp_path):
     make_synthetic_bundle(tmp_path / "bundle")
-    command = [
-        sys.executable,
-        "-m",
-        "splitrail",
-        "run",
-        "--bundle",
-        str(tmp_path / "bundle"),
-        "--placement",
-        "transformer",
-    ]
-    command += ["--source", "scenes:frames=12", "--engine", "onnxruntime", "--threads", "1", "--no-video"]
-    done = subprocess.run(
-        [*command, "--out", str(tmp_path / "out")], capture_output=True, text=True, timeout=100, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    words = ["--bundle", tmp_path / "bundle", "--placement", "transformer", "--source", "scenes:frames=12"]
+    done = splitrail("run", *words, "--engine", "onnxruntime", "--threads", 1, "--no-video", "--out", tmp_path / "out")
+    assert done.code == 0, done.err
     (run,) = find_runs([tmp_path / "out"])
     assert run.settings["detector"] == "synthetic"
     assert [(lane.rank, lane.name) for lane in run.chain.lanes] == [

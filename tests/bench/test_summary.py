@@ -38,11 +38,11 @@ def begin(rank, host, graphs):
     }
 
 
-def journals(hosts=("a", "b"), skew=SKEW):
+def journals(hosts=("a", "b"), skew=SKEW, num=NUM):
     """Frame n: captured at 40 n, backbone for 30 ms, 5 ms on the way, transformer for 20 ms, then out (rank 0's clock, ms)."""
     near = [begin(0, hosts[0], ["backbone"]), {"e": "stream", "t": 0, "tx_bytes": 1000}]
     far = [begin(1, hosts[1], ["transformer"]), {"e": "stream", "t": skew, "tx_bytes": 500}]
-    for frame in range(NUM):
+    for frame in range(num):
         start = 40 * frame * MS
         near.append({"e": "stage", "n": "backbone", "f": frame, "b": start, "t": start + 30 * MS})
         posted = start + 30 * MS
@@ -53,7 +53,7 @@ def journals(hosts=("a", "b"), skew=SKEW):
         far.append({"e": "stage", "n": "transformer", "f": frame, "b": arrived, "t": arrived + 20 * MS})
         out = arrived + 20 * MS
         far.append({"e": "fate", "f": frame, "x": "done", "r": "", "c": start, "p": start, "t": out})
-    near.append({"e": "end", "t": 400 * MS, "tx_bytes": 15_000, "num_captured": NUM, "communication_cpu_s": 0.04})
+    near.append({"e": "end", "t": 400 * MS, "tx_bytes": 15_000, "num_captured": num, "communication_cpu_s": 0.04})
     far.append({"e": "end", "t": 400 * MS + skew, "tx_bytes": 900, "num_captured": None, "communication_cpu_s": 0.02})
     again = {"e": "clock", "edge": 0, "round_trip_ns": 2 * MS, "offset_ns": SKEW + 100_000, "at_ns": 450 * MS}
     near.append({**again, "t": 450 * MS})
@@ -157,6 +157,22 @@ def test_percentiles_come_with_their_count_and_their_weakness():
     assert (few["num"], few["p50_ms"], few["weak"]) == (3, 2.0, ["p95", "p99"])
     assert percentiles([1.0] * 130)["weak"] == ["p99"]
     assert percentiles([1.0] * 662)["weak"] == []
+
+
+def test_all_times_leave_the_warm_up_out_and_counts_do_not():
+    lines = journals(hosts=("a", "a"), skew=0, num=40)
+    for line in (each for rank in lines.values() for each in rank):
+        if line.get("f", 5) < 5:  # the first results took a second more everywhere
+            line["c" if line["e"] == "fate" else "b"] -= 1000 * MS
+    summary = summarize(lines)
+    assert (summary["num_warm_up"], summary["counts"]["done"]) == (5, 40)
+    (backbone,), edge, delay = summary["ranks"][0]["stages"], summary["edges"][0], summary["delay"]
+    assert (backbone["num"], backbone["p99_ms"]) == (35, 30.0)
+    assert (edge["num_messages"], edge["transfer"]["num"], edge["transfer"]["p99_ms"]) == (40, 35, 5.0)
+    assert (delay["num"], delay["p99_ms"]) == (35, 55.0)
+    # A short run has no warm-up: nothing would be left.
+    short = summarize(journals(num=20))
+    assert (short["num_warm_up"], short["delay"]["num"], short["ranks"][0]["stages"][0]["num"]) == (0, 20, 20)
 
 
 def test_fps_leaves_the_warm_up_out():

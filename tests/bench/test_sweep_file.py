@@ -167,3 +167,26 @@ def test_a_cell_knows_its_encoding_and_link():
     assert Cell(bundle="demo").jpeg_quality is None
     assert not Cell(bundle="demo").has_link
     assert Cell(bundle="demo", link_delay="5ms").has_link
+
+
+def test_another_placement_file_is_another_cell(tmp_path):
+    """A sweep that goes on must not take runs of the file as it was for runs of it as it is."""
+    path = tmp_path / "own.toml"
+    raw = {"grid": [{"placement": ["backbone", str(path)]}]}
+    path.write_text("segments = [{ rank = 0, stages = ['source'] }]\n")
+    shipped, before = check(**raw).cells
+    assert check(**raw).cells[1].folder == before.folder
+    path.write_text("segments = [{ rank = 1, stages = ['source'] }]\n")
+    other = check(**raw).cells
+    assert other[0].folder == shipped.folder
+    assert other[1].folder != before.folder
+    assert other[1].folder[:-10] == before.folder[:-10]
+    path.unlink()
+    assert check(**raw).cells[1].folder not in (before.folder, other[1].folder)
+
+
+@pytest.mark.parametrize("key", ["detector", "bundle", "placement", "wire"])
+@pytest.mark.parametrize("value", [{"name": "x"}, ["x", {"name": "x"}], [["x"]]])
+def test_a_table_where_a_text_belongs_is_named(key, value):
+    with pytest.raises(SweepError, match=rf"grid 1: '{key}': input should be"):
+        check(grid=[{key: value}], weights={"x": "hub"})

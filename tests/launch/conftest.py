@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
 
 import cv2
 import numpy as np
 import pytest
-from run_support import NUM_FRAMES, Outcome, command
+from run_support import NUM_FRAMES, Outcome, command, splitrail
 
 from splitrail.stages.synthetic_bundle import make_synthetic_bundle
 
@@ -50,22 +49,34 @@ def clip(tmp_path_factory):
     return path
 
 
-@pytest.fixture
-def splitrail_run(bundle, clip, tmp_path):
-    """`splitrail run` to its end; the clip and the bundle unless others are given."""
+@pytest.fixture(scope="session")
+def run_into(bundle, clip):
+    """`splitrail run` into a folder, to its end; the clip and the bundle unless others are given."""
 
-    def run(*arguments, timeout=60, out="out", **options):
-        folder = tmp_path / out
+    def run(folder, *arguments, **options):
         given = {"source": clip, "bundle": bundle, "out": folder, "engine": "onnxruntime", "score_threshold": 0.2}
         given |= options
         words = [word for name, value in given.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-        begin = time.monotonic()
-        result = subprocess.run(
-            command("run", *words, *arguments), capture_output=True, text=True, timeout=timeout, check=False
-        )
-        return Outcome(result.returncode, result.stdout, result.stderr, folder, time.monotonic() - begin)
+        done = splitrail("run", *words, *arguments)
+        return Outcome(done.code, done.out, done.err, folder, done.seconds)
 
     return run
+
+
+@pytest.fixture
+def splitrail_run(run_into, tmp_path):
+    """The same into a folder of the test, by its name."""
+
+    def run(*arguments, out="out", **options):
+        return run_into(tmp_path / out, *arguments, **options)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def exact_run(run_into, tmp_path_factory):
+    """Placement backbone with features as they are, whose detections others are compared with."""
+    return run_into(tmp_path_factory.mktemp("exact"), "--no-video", placement="backbone", wire="fp32")
 
 
 @pytest.fixture

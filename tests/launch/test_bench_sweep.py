@@ -2,14 +2,13 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import time
 from itertools import pairwise
 
 import pytest
-from run_support import all_gone, command, descendants
+from run_support import all_gone, command, descendants, splitrail
 
 from splitrail.bench.record import Record
 from splitrail.bench.sweep_file import Sweep
@@ -32,10 +31,8 @@ def sweep_file(tmp_path, bundle, clip):
     return write
 
 
-def bench(path, *arguments, timeout=500):
-    return subprocess.run(
-        command("bench", "--sweep", path, *arguments), capture_output=True, text=True, timeout=timeout, check=False
-    )
+def bench(path, *arguments):
+    return splitrail("bench", "--sweep", path, *arguments)
 
 
 def records(out):
@@ -54,8 +51,8 @@ source = ["{clip}", "{tmp_path}/missing.avi"]
 """
     )
     result = bench(path, "--out", tmp_path / "out", "--json")
-    assert result.returncode == 1, result.stderr
-    content = json.loads(result.stdout)
+    assert result.code == 1, result.err
+    content = json.loads(result.out)
     assert content == json.loads((tmp_path / "out" / "sweep.json").read_text())
     by_name = {(cell["settings"]["placement"], cell["settings"]["source"]): cell for cell in content["cells"]}
     assert len(by_name) == 4
@@ -81,7 +78,7 @@ source = ["{clip}", "{tmp_path}/missing.avi"]
 
 @pytest.mark.mpi
 def test_a_killed_sweep_goes_on_where_it_stopped(sweep_file, tmp_path):
-    path = sweep_file('repeats = 2\n[[grid]]\nplacement = ["full", "backbone", "offload"]\n')
+    path = sweep_file('repeats = 2\n[[grid]]\nplacement = ["full", "backbone"]\n')
     out = tmp_path / "out"
     order = [trial.folder for trial in Sweep.load(path).trials()]
     process = subprocess.Popen(
@@ -104,21 +101,21 @@ def test_a_killed_sweep_goes_on_where_it_stopped(sweep_file, tmp_path):
     kept = records(out)
     assert order[0] / "record.json" in kept
     content = json.loads((out / "sweep.json").read_text())
-    assert content["num_finished"] == len(kept) < 6
+    assert content["num_finished"] == len(kept) < 4
     # What it left half-written is made again from the start.
     half = next(folder for folder in order if folder / "record.json" not in kept)
     (out / half).mkdir(parents=True, exist_ok=True)
     (out / half / "left-over").touch()
     result = bench(path, "--out", out)
-    assert result.returncode == 0, result.stderr
-    assert f"{len(kept)} of 6 runs are finished and kept" in result.stderr
+    assert result.code == 0, result.err
+    assert f"{len(kept)} of 4 runs are finished and kept" in result.err
     after = records(out)
     assert set(after) == {folder / "record.json" for folder in order}
     assert {place: after[place] for place in kept} == kept
     assert not (out / half / "left-over").exists()
-    assert json.loads((out / "sweep.json").read_text())["num_finished"] == 6
+    assert json.loads((out / "sweep.json").read_text())["num_finished"] == 4
     # Finished: nothing is run any more.
-    assert bench(path, "--out", out).returncode == 0
+    assert bench(path, "--out", out).code == 0
     assert records(out) == after
 
 
@@ -159,8 +156,8 @@ frames = 24
 """
     )
     result = bench(path, "--out", tmp_path / "out", "--json")
-    assert result.returncode == 0, result.stderr
-    single, single_jpeg, camera, offline = json.loads(result.stdout)["cells"]
+    assert result.code == 0, result.err
+    single, single_jpeg, camera, offline = json.loads(result.out)["cells"]
     for cell in (single, single_jpeg):
         assert cell["facts"]["metric"] == "delay p90"
         assert cell["values"]["metric_value"]["median"] == cell["values"]["delay_p90_ms"]["median"]
@@ -190,15 +187,13 @@ frames = 24
 
 
 @pytest.mark.mpi
-def test_the_report_of_a_sweep_has_its_table(sweep_file, tmp_path):
+def test_the_report_of_a_sweep_has_its_table(sweep_file, tmp_path, monkeypatch):
     path = sweep_file('[[grid]]\nplacement = ["full", "offload"]\nscenario = "single-stream"\n')
-    assert bench(path, "--out", tmp_path / "out").returncode == 0
+    assert bench(path, "--out", tmp_path / "out").code == 0
     # With the user's own cache: an empty one makes matplotlib look for fonts first.
-    env = {name: value for name, value in os.environ.items() if name != "XDG_CACHE_HOME"}
-    result = subprocess.run(
-        command("report", tmp_path / "out"), capture_output=True, text=True, timeout=200, check=False, env=env
-    )
-    assert result.returncode == 0, result.stderr
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    result = splitrail("report", tmp_path / "out")
+    assert result.code == 0, result.err
     page = (tmp_path / "out" / "report.md").read_text()
     assert "Sweep tiny" in page
     assert "measured / formula" in page
@@ -215,8 +210,8 @@ def test_two_sweeps_in_one_folder_are_refused(sweep_file, tmp_path):
     with (out / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         result = bench(path, "--out", out)
-    assert result.returncode == 2
-    assert "another sweep is at work" in result.stderr
+    assert result.code == 2
+    assert "another sweep is at work" in result.err
 
 
 @pytest.mark.parametrize(
@@ -232,9 +227,9 @@ def test_two_sweeps_in_one_folder_are_refused(sweep_file, tmp_path):
 )
 def test_what_is_wrong_in_a_file_is_said_before_anything_runs(sweep_file, tmp_path, text, words):
     result = bench(sweep_file(text), "--out", tmp_path / "out")
-    assert result.returncode == 2
-    assert words in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+    assert result.code == 2
+    assert words in result.err
+    assert len(result.err.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
 
 
@@ -242,20 +237,36 @@ def test_a_bundle_that_is_missing_is_named(tmp_path):
     path = tmp_path / "none.toml"
     path.write_text('[base]\nbundle = "nowhere"\n')
     result = bench(path, "--out", tmp_path / "out")
-    assert result.returncode == 2
-    assert "no bundle at nowhere" in result.stderr
+    assert result.code == 2
+    assert "no bundle at nowhere" in result.err
 
 
 def test_a_detector_that_cannot_be_exported_ends_the_sweep(tmp_path):
     path = tmp_path / "none.toml"
     path.write_text('[base]\ndetector = "detr-resnet-49"\nplacement = "full"\n')
     result = bench(path, "--out", tmp_path / "out")
-    assert result.returncode == 2
-    assert "detr-resnet-49 could not be exported" in result.stderr
+    assert result.code == 2
+    assert "detr-resnet-49 could not be exported" in result.err
 
 
 def test_bench_alone_shows_its_help():
-    result = subprocess.run(command("bench"), capture_output=True, text=True, timeout=100, check=False)
-    assert result.returncode == 0
-    assert "--sweep" in result.stdout
-    assert "overlap" in result.stdout
+    result = splitrail("bench")
+    assert result.code == 0
+    assert "--sweep" in result.out
+    assert "overlap" in result.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--quick"], "--quick is of a sweep and there is none; give --sweep FILE.toml"),
+        (["--out", "somewhere"], "--out is of a sweep and there is none"),
+        (["--quick", "overlap"], "--quick before 'overlap' is of a sweep"),
+        (["--sweep", "link-rates", "wire", "--source", "x"], "--sweep before 'wire' is of a sweep"),
+    ],
+)
+def test_a_sweep_s_option_without_a_sweep_is_refused(arguments, words):
+    result = splitrail("bench", *arguments)
+    assert result.code == 2
+    assert words in result.err
+    assert (result.out, result.err.count("\n")) == ("", 1)

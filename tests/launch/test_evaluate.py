@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -108,6 +109,60 @@ def test_options_that_do_not_fit_end_with_one_sentence(
     assert main(["evaluate", str(bundle), *arguments]) == 2
     error = " ".join(capsys.readouterr().err.split())
     assert message in error
+
+
+def test_every_setting_is_judged_and_recorded(
+    tmp_path: Path, bundle: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle, copy)
+    arguments = ["evaluate", str(copy), "--data", str(data), "--engine", "onnxruntime"]
+    assert main([*arguments, "--all-settings", "--record", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    names = [row["setting"] for row in result["settings"]]
+    assert names == ["1 fp16", "1 uint8", "1 uint4", "local 1", "offload q90", "offload q75", "offload q50"]
+    table = Bundle.load(copy).accuracy
+    assert [(row.way, row.wire, row.jpeg_quality) for row in table][2:5] == [
+        ("split", "uint4", None),
+        ("local", "fp32", None),
+        ("offload", "fp32", 90),
+    ]
+    for row, shown in zip(table, result["settings"], strict=True):
+        assert (row.box_map, row.bytes_per_frame) == (shown["mAP"], shown["bytes_per_frame"])
+        assert (row.num_images, row.data) == (_NUM_IMAGES, "data, by onnxruntime fp32")
+    # One setting again: its row is replaced, the others stay.
+    assert main([*arguments, "--num-images", "2", "--wire", "uint8", "--record"]) == 0
+    assert "recorded in" in capsys.readouterr().out
+    again = Bundle.load(copy).accuracy
+    assert [row.num_images for row in again] == [4, 2, 4, 4, 4, 4, 4]
+    assert Bundle.load(bundle).accuracy == ()
+    assert main([*arguments, "--all-settings"]) == 0
+    assert "offload q75" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--width", "0.5"], "no width 0.5; choose among 1.0"),
+        (["--all-settings", "--wire", "uint8"], "leave --width and --wire out"),
+        (["--record", "--nms-iou", "0.5"], "leave --nms-iou out"),
+    ],
+)
+def test_settings_that_cannot_be_judged_are_told(
+    bundle: Path, data: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(bundle), "--data", str(data), "--engine", "onnxruntime", *arguments]) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_only_a_bundle_has_settings(
+    tmp_path: Path, bundle: Path, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = _run_folder(tmp_path / "out", bundle, str(data / "images"))
+    assert main(["evaluate", str(out), "--all-settings"]) == 2
+    assert "is no bundle" in capsys.readouterr().err
+    assert main(["evaluate", str(out), "--width", "0.5"]) == 2
+    assert "give --width with its bundle" in capsys.readouterr().err
 
 
 def test_what_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

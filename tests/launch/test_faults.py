@@ -10,7 +10,7 @@ import time
 import cv2
 import psutil
 import pytest
-from run_support import NUM_FRAMES, all_gone, command, descendants, ranks_of, wait_for_results
+from run_support import NUM_FRAMES, all_gone, command, descendants, ranks_of, splitrail, wait_for_results
 
 from splitrail.launch.mpirun import RankSpec, build_command, detect_mpi
 from splitrail.launch.run import _supervise as supervise
@@ -213,16 +213,10 @@ def test_a_damaged_bundle_is_named(splitrail_run, bundle, tmp_path):
 def test_an_unknown_key_in_the_toml_is_named(tmp_path, text, named):
     config = tmp_path / "run.toml"
     config.write_text(text)
-    result = subprocess.run(
-        command("run", "--config", config, "--source", "x", "--stride", "2", "--out", tmp_path / "o"),
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert result.returncode == 2
-    assert named in result.stderr
-    assert str(config) in result.stderr
+    result = splitrail("run", "--config", config, "--source", "x", "--stride", "2", "--out", tmp_path / "o")
+    assert result.code == 2
+    assert named in result.err
+    assert str(config) in result.err
 
 
 def test_a_wrong_number_of_ranks_by_hand_is_refused(bundle, clip, tmp_path):

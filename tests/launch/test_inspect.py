@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
+from itertools import pairwise
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from run_support import command
+from run_support import splitrail
 
 from splitrail.launch.inspect import inspect_verb, list_verb
 from splitrail.pipeline.errors import ConfigError
+from splitrail.stages.bundle import Bundle
 
 
 def inspected(capsys: pytest.CaptureFixture[str], detector: str, split: str = "", bottleneck: int = 0, **options):
@@ -84,13 +85,18 @@ def test_the_list_has_every_detector(capsys: pytest.CaptureFixture[str]) -> None
         (["export", "faster-rcnn-resnet50", "--out", "x", "--split", "c5"], "branches behind layer1"),
         (["export", "faster-rcnn-resnet50", "--out", "x", "--bottleneck", "-3"], "cannot be"),
         (["export", "mask-rcnn-resnet18", "--out", "x", "--queries", "5"], "cannot be chosen"),
+        (["export", "detr-resnet-18", "--out", "x", "--widths", "0.5,wide"], "no fractions joined by commas"),
+        (["export", "detr-resnet-18", "--out", "x", "--widths", "0.25,0.5"], "the largest being 1"),
+        (["export", "detr-resnet-18", "--out", "x", "--computation"], "give --widths too"),
+        (["export", "efficientdet-d0", "--out", "x", "--size", "dynamic"], "leave --size out"),
+        (["inspect", "detr-resnet-50", "--width", "1.5"], "up to 1"),
     ],
 )
 def test_bad_options_get_exit_code_2(arguments: list[str], text: str, tmp_path: Path) -> None:
-    result = subprocess.run(command(*arguments), cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False)
-    assert result.returncode == 2, result.stderr
-    assert text in " ".join(result.stderr.split())
-    assert "Traceback" not in result.stderr
+    result = splitrail(*arguments, folder=tmp_path)
+    assert result.code == 2, result.err
+    assert text in " ".join(result.err.split())
+    assert "Traceback" not in result.err
     assert not list(tmp_path.iterdir())
 
 
@@ -99,3 +105,39 @@ def test_a_table_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     out = capsys.readouterr().out
     assert "head of a split at projection" in out
     assert "parts of" in out
+
+
+def test_every_width_of_a_detector(capsys: pytest.CaptureFixture[str]) -> None:
+    result = inspected(capsys, "detr-resnet-50", widths=True, size="480x640")
+    rows = result["widths"]
+    assert (result["bottleneck"], result["configurable"]) == (64, "bandwidth")
+    assert [row["width"] for row in rows] == [0.167, 0.25, 0.33, 0.416, 0.5, 0.58, 0.66, 0.75, 0.83, 0.916, 1.0]
+    assert [row["channels"] for row in rows][::5] == [11, 37, 64]
+    cells = 15 * 20
+    assert rows[-1]["wire_bytes"] == {"fp16": 2 * 64 * cells, "uint8": 64 * cells, "uint4": 32 * cells}
+    for narrow, wide in pairwise(rows):
+        more = wide["channels"] - narrow["channels"]
+        # On both sides of the wire a 1x1 convolution from or to 256 channels, the first with a bias.
+        assert wide["head"]["num_parameters"] - narrow["head"]["num_parameters"] == 257 * more
+        assert wide["tail"]["num_parameters"] - narrow["tail"]["num_parameters"] == 256 * more
+        for part in ("head", "tail"):
+            assert wide[part]["num_macs"] - narrow[part]["num_macs"] == 256 * cells * more
+    one = inspected(capsys, "detr-resnet-50", "projection", 64, width=0.5, size="480x640")
+    assert one["split"]["head"] == rows[4]["head"]
+    assert one["split"]["cut"] == "bottleneck"
+    slim = inspected(capsys, "faster-rcnn-resnet18", "", 6, widths=True, computation=True, size="64x64")["widths"]
+    assert [row["channels"] for row in slim][::5] == [1, 3, 6]
+    assert slim[0]["head"]["num_macs"] < 0.2 * slim[-1]["head"]["num_macs"]
+    inspect_verb("detr-resnet-18", "", 0, "64x64", None, None, widths=True, as_json=False)
+    assert "0.916" in capsys.readouterr().out
+
+
+def test_every_width_of_a_bundle(bundle: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inspect_verb(str(bundle), "", 0, "", None, None, widths=True, as_json=True)
+    (row,) = json.loads(capsys.readouterr().out)["widths"]
+    manifest = Bundle.load(bundle)
+    elements = manifest.stages[0].max_wire_bytes // 4
+    assert row["wire_bytes"] == {"fp16": 2 * elements, "uint8": elements, "uint4": elements // 2}
+    assert row["head"]["num_macs"] == manifest.stages[0].num_macs
+    with pytest.raises(ConfigError, match="only --widths is known"):
+        inspect_verb(str(bundle), "", 0, "", None, None, as_json=True)

@@ -1,16 +1,16 @@
 """`splitrail plan`: what it says of published hosts, of a bundle, and of what does not fit."""
 
 import json
-import subprocess
 
 import pytest
-from run_support import command
+from run_support import splitrail
 
-from splitrail.bench.planner import Link
+from splitrail.bench.planner import Crossing, Link, transfer_ms
 from splitrail.bench.profile import DetectorTimes, HostProfile, ImageFacts, StageTime
+from splitrail.bench.profile_measure import PACKED
 from splitrail.launch.plan import Plan
 from splitrail.pipeline.message import HEADER_BYTES
-from splitrail.stages.bundle import Bundle
+from splitrail.stages.bundle import Bundle, MeasuredAccuracy
 
 
 def published(detector, edge, workstation, mbit, *, ideal=True):
@@ -124,9 +124,9 @@ def test_table_2_of_split_computing_gives_whole_detectors():
 @pytest.fixture
 def profiled(bundle, tmp_path):
     """Two profiles of the tiny bundle as files; `change` gets the stages of the second."""
-    manifest = Bundle.load(bundle)
 
-    def make(change=lambda stages: None, **facts):
+    def make(change=lambda stages: None, folder=bundle, **facts):
+        manifest = Bundle.load(folder, verify=False)
         paths = []
         for host, factor in (("edge", 1.0), ("workstation", 0.5)):
             stages = {
@@ -137,12 +137,15 @@ def profiled(bundle, tmp_path):
             for name in ("encode-jpeg", "decode-jpeg"):
                 stages |= {name: StageTime(solo_ms=2), f"{name}/pixels": StageTime(solo_ms=2)}
             for stage, ms in zip(manifest.stages, (20, 10), strict=True):
-                stages[stage.name] = StageTime(solo_ms=ms * factor)
-                stages |= {f"{stage.name}/{wire}/decode": StageTime(solo_ms=0.5) for wire in ("fp16", "uint8")}
+                for name, share in ((stage.name, 1.0), (f"{stage.name}@0.5", 0.75)):
+                    stages[name] = StageTime(solo_ms=ms * factor * share)
+                    steps = [f"{wire}/decode" for wire in ("fp16", "uint8", *PACKED)]
+                    steps += [f"{wire}/encode" for wire in PACKED]
+                    stages |= {f"{name}/{step}": StageTime(solo_ms=0.5) for step in steps}
             if host == "workstation":
                 change(stages)
             times = DetectorTimes(
-                bundle=manifest.checksum, graphs=tuple(stage.name for stage in manifest.stages), stages=stages
+                bundle=manifest.graphs_checksum, graphs=tuple(stage.name for stage in manifest.stages), stages=stages
             )
             images = ImageFacts(source="clip", size=(96, 128), jpeg_bytes=5000, pixels_jpeg_bytes=3000, jpeg_quality=90)
             profile = HostProfile(
@@ -161,7 +164,7 @@ def test_every_placement_wire_type_and_host_is_planned_best_first(bundle, profil
     rows, left_out = plan.rows()
     assert left_out == []
     labels = {row.candidate.label for row in rows}
-    assert len(labels) == len(rows) == 2 + 2 + 3 + 6
+    assert len(labels) == len(rows) == 2 + 2 + 5 + 10
     rates = [round(row.forecast.fps, 6) for row in rows]
     assert rates == sorted(rates, reverse=True)
     by_label = {row.candidate.label: row.forecast for row in rows}
@@ -178,10 +181,58 @@ def test_every_placement_wire_type_and_host_is_planned_best_first(bundle, profil
     results = plan.payloads("").results
     label = f"backbone {head.wire_tensors[0]} fp16"
     assert by_label[label].crossing_bytes == sent["fp16"] + results + 2 * HEADER_BYTES
+    # Packing is one more stage at the edge.
+    packed = by_label[f"backbone {head.wire_tensors[0]} uint4"]
+    assert packed.delay_ms == pytest.approx(1 + 1 + 20 + 0.5 + 0.5 + 5 + 1 + _transfers_ms(plan, head.name, "uint4"))
+    recorded = plan.bundle.with_accuracy(
+        [MeasuredAccuracy(wire="uint8", data="x", num_images=1, bytes_per_frame=1.0, box_map=0.5)]
+    )
+    assert recorded.checksum != plan.bundle.checksum
+    assert recorded.graphs_checksum == plan.bundle.graphs_checksum
+
+
+def _transfers_ms(plan, graph, wire, width=1.0):
+    """Of the features and the results."""
+    payloads = plan.payloads("", width)
+    sizes = (payloads.features[graph, wire], payloads.results)
+    return sum(transfer_ms(Crossing("x", size), plan.link) for size in sizes)
+
+
+def test_an_adaptive_bundle_has_a_row_for_every_width_and_wire_type(bundle, profiled, tmp_path):
+    folder = tmp_path / "adaptive"
+    folder.mkdir()
+    raw = json.loads((bundle / "bundle.json").read_text())
+    stages = json.loads(json.dumps(raw["stages"]))
+    for tensors in (stages[0]["outputs"], stages[1]["inputs"]):
+        for tensor in tensors:
+            tensor["shape"] = [8 if size == 16 else size for size in tensor["shape"]]
+    raw["narrower"] = [{"width": 0.5, "stages": stages}]
+    (folder / "bundle.json").write_text(json.dumps(raw))
+    plan = Plan.open(profiled(folder=folder), Link(100e6), str(folder), None)
+    rows, left_out = plan.rows()
+    assert left_out == []
+    assert len(rows) == 2 + 2 + 2 * (5 + 10)
+    by_label = {row.candidate.label: row for row in rows}
+    head = plan.bundle.stages[0]
+    cut = head.wire_tensors[0]
+    for wire in ("fp32", "fp16", "uint8", "uint4"):
+        wide, narrow = by_label[f"backbone {cut} {wire}"], by_label[f"backbone {cut} x0.5 {wire}"]
+        assert narrow.to_json()["width"] == 0.5
+        saved = wide.forecast.crossing_bytes - narrow.forecast.crossing_bytes
+        sent = plan.payloads("").features[head.name, wire]
+        assert saved == pytest.approx(sent / 2, abs=4 * 64)  # parts are aligned
+        faster = 0.25 * (20 + 5)
+        moved = _transfers_ms(plan, head.name, wire) - _transfers_ms(plan, head.name, wire, 0.5)
+        assert wide.forecast.delay_ms - narrow.forecast.delay_ms == pytest.approx(faster + moved)
+    # A profile from before the bundle had widths plans the widest, and says what it lacks.
+    older = profiled(lambda stages: [stages.pop(name) for name in list(stages) if "@" in name], folder=folder)
+    rows, left_out = Plan.open(older, Link(100e6), str(folder), None).rows()
+    assert len(rows) == 2 + 2 + 5 + 10
+    assert any("@0.5" in reason for reason in left_out)
 
 
 def plan_command(*arguments):
-    return subprocess.run(command("plan", *arguments), capture_output=True, text=True, timeout=60, check=False)
+    return splitrail("plan", *arguments)
 
 
 def test_json_has_what_a_script_needs(bundle, profiled):
@@ -199,8 +250,8 @@ def test_json_has_what_a_script_needs(bundle, profiled):
         "20ms",
         "--json",
     )
-    assert result.returncode == 0, result.stderr
-    rows = json.loads(result.stdout)["rows"]
+    assert result.code == 0, result.err
+    rows = json.loads(result.out)["rows"]
     assert {"placement", "cut", "wire", "images", "fps", "delay_ms", "queued_delay_ms", "busy", "bottleneck"} <= set(
         rows[0]
     )
@@ -220,9 +271,9 @@ def test_json_has_what_a_script_needs(bundle, profiled):
 def test_what_cannot_be_planned_ends_with_one_sentence(bundle, profiled, arguments, said):
     edge, workstation = profiled()
     result = plan_command("--bundle", bundle, "--profile", edge, "--profile", workstation, *arguments)
-    assert result.returncode == 2
-    assert said in result.stderr
-    assert result.stderr.count("\n") == 1
+    assert result.code == 2
+    assert said in result.err
+    assert result.err.count("\n") == 1
 
 
 def test_a_missing_stage_is_named_with_its_host(bundle, profiled):
@@ -239,15 +290,15 @@ def test_profiles_of_another_bundle_are_refused(bundle, profiled, tmp_path):
     make_synthetic_bundle(other, size=(64, 96), num_classes=4, num_queries=5)
     edge, workstation = profiled()
     result = plan_command("--bundle", other, "--profile", edge, "--profile", workstation, "--link-rate", "1mbit")
-    assert result.returncode == 2
-    assert "was measured with another bundle" in result.stderr
+    assert result.code == 2
+    assert "was measured with another bundle" in result.err
 
 
 def test_one_profile_is_too_few(bundle, profiled):
     edge, _ = profiled()
     result = plan_command("--bundle", bundle, "--profile", edge, "--link-rate", "1mbit")
-    assert result.returncode == 2
-    assert "needs two profiles" in result.stderr
+    assert result.code == 2
+    assert "needs two profiles" in result.err
 
 
 def test_published_hosts_cannot_be_verified():

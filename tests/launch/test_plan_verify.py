@@ -1,14 +1,15 @@
 """`splitrail plan --verify`: real runs, each with its prediction in its folder."""
 
 import json
-import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
-from run_support import command
+from run_support import splitrail
 
 from splitrail.bench.profile import StageTime
-from splitrail.launch.plan_verify import _scaled, choose_rows, own_times
+from splitrail.launch import plan_verify
+from splitrail.launch.plan_verify import Verification, _scaled, choose_rows, own_times
 
 
 def test_drift_scales_graphs_and_nothing_else():
@@ -43,28 +44,62 @@ def test_own_times_are_those_of_the_journal_without_the_warm_up():
     assert time_of(0, "network").solo_ms == 0
 
 
+def test_engines_are_prepared_once_and_timed_before_each_row(monkeypatch, tmp_path):
+    prepared, times_ms = [], iter((12.0, 9.0, 10.0))
+
+    def prepare(*arguments):
+        prepared.append(arguments)
+        return SimpleNamespace(solo_chain_ms=lambda: {"head": next(times_ms)})
+
+    done = SimpleNamespace(summary={"fps": 5.0, "delay": {"p50_ms": 3.0}}, work=[])
+    monkeypatch.setattr(plan_verify, "prepare", prepare)
+    monkeypatch.setattr(Verification, "_run", lambda self, *arguments: done)
+    profile = SimpleNamespace(
+        host="here",
+        published="",
+        images=SimpleNamespace(source="scenes"),
+        engine="onnxruntime:fp32",
+        device="cpu",
+        threads=1,
+        detector=lambda name: SimpleNamespace(stages={"head": StageTime(solo_ms=10)}),
+    )
+    will = SimpleNamespace(fps=1.0, delay_ms=1.0, queued_delay_ms=1.0)
+    plan = SimpleNamespace(
+        profiles=(profile, profile),
+        detector="tiny",
+        graphs=("head",),
+        time_of=lambda: None,
+        predict=lambda candidate, time_of: will,
+    )
+    rows = [SimpleNamespace(candidate=SimpleNamespace(folder=f"row-{n}", host_of_rank=(0, 1))) for n in range(3)]
+    verified = Verification(plan, "tiny", tmp_path, 30, check_delay=False).run(rows, lambda text: None)
+    assert [row.drift for row in verified] == [1.2, 0.9, 1.0]
+    assert prepared == [("tiny", "onnxruntime:fp32", "cpu", 1, "scenes", 90, plan_verify._DRIFT_S)]
+
+
 @pytest.mark.mpi
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_rows_are_run_and_compared(bundle, clip, tmp_path):
     profile, out = tmp_path / "here.toml", tmp_path / "runs"
-    result = _splitrail(
+    result = splitrail(
         "bench", "profile", "--bundle", bundle, "--engine", "onnxruntime", "--threads", 1, "--source", clip,
         "--seconds", 0.2, "--out", profile,
     )  # fmt: skip
-    assert result.returncode == 0, result.stderr
+    assert result.code == 0, result.err
     arguments = ("--bundle", bundle, "--profile", profile, "--profile", profile, "--verify", "--frames", 30, "--json")
-    refused = _splitrail("plan", *arguments, "--only", "nothing-like-this", "--out", out)
-    assert refused.returncode == 2
-    assert "leaves nothing to run; the rows are" in refused.stderr
-    result = _splitrail("plan", *arguments, "--only", "full-on-workstation,fp16-jpeg", "--out", out)
-    assert result.returncode == 0, result.stderr
-    verified = json.loads(result.stdout)["verified"]
+    refused = splitrail("plan", *arguments, "--only", "nothing-like-this", "--out", out)
+    assert refused.code == 2
+    assert "leaves nothing to run; the rows are" in refused.err
+    result = splitrail("plan", *arguments, "--only", "full-on-workstation,fp16-jpeg", "--out", out)
+    assert result.code == 0, result.err
+    verified = json.loads(result.out)["verified"]
     assert {row["placement"] for row in verified} == {"full on workstation", "transformer"}
     for row in verified:
         assert row["fps_ratio"] == pytest.approx(row["measured_fps"] / row["fps"])
         assert row["delay_ratio"] == pytest.approx(row["measured_delay_ms"] / row["delay_ms"])
         assert row["drift"] > 0
+        assert row["delay_by_own_times_ratio"] == pytest.approx(1, rel=0.6)
     folders = sorted(path.name for path in Path(out).iterdir())
     assert len(folders) == 4
     for folder in folders:
@@ -78,10 +113,6 @@ def test_rows_are_run_and_compared(bundle, clip, tmp_path):
             assert summary["counts"]["done"] == 30
     transformer = json.loads(next(out.glob("transformer*jpeg/summary.json")).read_text())
     assert next(edge["name"] for edge in transformer["edges"]).endswith(" jpeg")
-
-
-def _splitrail(*arguments):
-    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_only_picks_rows_by_words():

@@ -1,12 +1,11 @@
 """`splitrail run` from end to end: the same detections from every placement, every frame accounted for."""
 
 import json
-import subprocess
 
 import cv2
 import numpy as np
 import pytest
-from run_support import NUM_FRAMES, command
+from run_support import NUM_FRAMES, NUM_TIMED, splitrail
 
 from splitrail.launch.config import CONFIGS, RunConfig, load_placement
 
@@ -17,10 +16,9 @@ def detections(outcome):
     return [frame["detections"] for frame in outcome.frames]
 
 
-def test_every_placement_gives_the_same_detections(splitrail_run):
-    outcomes = {
-        name: splitrail_run(placement=name, wire="fp32", out=name) for name in ("full", "backbone", "transformer")
-    }
+def test_every_placement_gives_the_same_detections(splitrail_run, exact_run):
+    outcomes = {name: splitrail_run(placement=name, wire="fp32", out=name) for name in ("full", "transformer")}
+    outcomes["backbone"] = exact_run
     # The source on the far rank: its images and its video are there, and come home.
     outcomes["transformer, source on rank 1"] = splitrail_run(
         "--source-rank", "1", placement="transformer", wire="fp32", out="t1"
@@ -36,22 +34,21 @@ def test_every_placement_gives_the_same_detections(splitrail_run):
 
 
 @pytest.mark.parametrize(("wire", "bytes_per_element"), [("fp16", 2), ("uint8", 1)])
-def test_narrower_wires_send_fewer_bytes_for_nearly_the_same_boxes(splitrail_run, wire, bytes_per_element):
-    exact = splitrail_run(placement="backbone", wire="fp32", out="exact")
+def test_narrower_wires_send_fewer_bytes_for_nearly_the_same_boxes(splitrail_run, exact_run, wire, bytes_per_element):
     narrow = splitrail_run(placement="backbone", wire=wire, out="narrow")
-    assert (exact.code, narrow.code) == (0, 0)
+    assert (exact_run.code, narrow.code) == (0, 0)
 
     def feature_bytes(outcome):
         return next(edge["bytes_per_frame"] for edge in outcome.summary["edges"] if "features" in edge["name"])
 
-    assert feature_bytes(narrow) == pytest.approx(feature_bytes(exact) * bytes_per_element / 4, abs=600)
+    assert feature_bytes(narrow) == pytest.approx(feature_bytes(exact_run) * bytes_per_element / 4, abs=600)
     matched = 0
-    for a, b in zip(detections(exact), detections(narrow), strict=True):
+    for a, b in zip(detections(exact_run), detections(narrow), strict=True):
         for one in a:
             near = [other for other in b if other["label"] == one["label"]]
             gaps = [np.abs(np.subtract(one["box"], other["box"])).max() for other in near]
             matched += bool(gaps) and min(gaps) < 2.0
-    assert matched >= 0.9 * sum(map(len, detections(exact)))
+    assert matched >= 0.9 * sum(map(len, detections(exact_run)))
 
 
 def test_what_a_run_leaves(splitrail_run):
@@ -68,10 +65,10 @@ def test_what_a_run_leaves(splitrail_run):
     for rank in summary["ranks"]:
         assert rank["engine"] == "onnxruntime"
         assert rank["resident_bytes"] > 10e6
-        assert all(stage["num"] == NUM_FRAMES for stage in rank["stages"])
+        assert all(stage["num"] == NUM_TIMED for stage in rank["stages"])
     assert {stage["name"] for stage in summary["ranks"][0]["stages"]} >= {"preprocess", "backbone"}
     assert {stage["name"] for stage in summary["ranks"][1]["stages"]} >= {"transformer", "postprocess"}
-    assert summary["delay"]["num"] == NUM_FRAMES
+    assert summary["delay"]["num"] == NUM_TIMED
     assert 0 < summary["delay"]["p50_ms"] < 60_000
     assert summary["fps"] > 0
     assert summary["wire_proof"]["payload_bytes"] > NUM_FRAMES * 300
@@ -99,15 +96,14 @@ def test_the_sink_on_the_far_rank_sends_its_files_home(splitrail_run):
     assert outcome.code == 0, outcome.err
     assert len(outcome.frames) == NUM_FRAMES
     assert (outcome.folder / "detections.csv").exists()
-    assert outcome.summary["delay"]["num"] == NUM_FRAMES
+    assert outcome.summary["delay"]["num"] == NUM_TIMED
 
 
 @pytest.mark.parametrize("overlap", ["naive", "blocking"])
-def test_the_baselines_compute_the_same(splitrail_run, overlap):
-    exact = splitrail_run(placement="backbone", wire="fp32", out="full")
+def test_the_baselines_compute_the_same(splitrail_run, exact_run, overlap):
     other = splitrail_run(placement="backbone", wire="fp32", overlap=overlap, out=overlap)
     assert other.code == 0, other.err
-    assert detections(other) == detections(exact)
+    assert detections(other) == detections(exact_run)
     assert other.summary["overlap"] == overlap
 
 
@@ -155,7 +151,7 @@ def test_a_truncated_video_gives_what_it_has(splitrail_run, clip, tmp_path):
     assert counts["captured"] == counts["done"] + counts["failed"]
 
 
-def test_three_ranks_follow_from_a_toml(splitrail_run, tmp_path):
+def test_three_ranks_follow_from_a_toml(splitrail_run, exact_run, tmp_path):
     placement = tmp_path / "three.toml"
     placement.write_text(
         'name = "three"\nsegments = [{ rank = 0, stages = ["source"] }, { rank = 1, stages = ["preprocess", "head"] },\n'
@@ -163,7 +159,7 @@ def test_three_ranks_follow_from_a_toml(splitrail_run, tmp_path):
     )
     outcome = splitrail_run(placement=placement, wire="fp32", out="three")
     assert outcome.code == 0, outcome.err
-    assert detections(outcome) == detections(splitrail_run(placement="full", wire="fp32", out="full"))
+    assert detections(outcome) == detections(exact_run)
     assert len(outcome.summary["ranks"]) == 3
 
 
@@ -182,10 +178,8 @@ def test_a_config_file_with_options_over_it(splitrail_run, bundle, clip, tmp_pat
         f'bundle = "{bundle}"\nout = "{tmp_path / "from-file"}"\nplacement = "full"\nengine = "onnxruntime"\n'
         f'[source]\nuri = "{clip}"\nmax_frames = 30\n'
     )
-    result = subprocess.run(
-        command("run", "--config", config, "--max-frames", 7), capture_output=True, text=True, timeout=60, check=False
-    )
-    assert result.returncode == 0, result.stderr
+    result = splitrail("run", "--config", config, "--max-frames", 7)
+    assert result.code == 0, result.err
     summary = json.loads((tmp_path / "from-file" / "summary.json").read_text())
     assert summary["placement"] == "full"
     assert summary["counts"]["captured"] == 7

@@ -23,7 +23,7 @@ def test_what_is_found_crosses_ranks(splitrail_run, rcnn_bundle):
     outcomes = [
         splitrail_run(
             "--max-frames", "6", "--coco", bundle=rcnn_bundle, placement=placement, wire="fp32", score_threshold=0.05,
-            out=placement, timeout=140,
+            out=placement,
         )
         for placement in ("full", "split")
     ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from run_support import NUM_FRAMES
+from run_support import NUM_FRAMES, NUM_TIMED
 
 from splitrail.pipeline.message import HEADER_BYTES
 from splitrail.pipeline.packet import Packet
@@ -63,4 +63,4 @@ def test_detections_are_those_of_encoding_and_decoding_here(splitrail_run, local
         assert len(set(sizes)) > 1
     encoded = [stage for rank in outcome.summary["ranks"] for stage in rank["stages"] if stage["name"] == "encode"]
     # The synthetic graph makes uint8 itself; everything else is a stage, whose time is in the journal.
-    assert [stage["num"] for stage in encoded] == ([] if wire == "uint8" else [NUM_FRAMES])
+    assert [stage["num"] for stage in encoded] == ([] if wire == "uint8" else [NUM_TIMED])

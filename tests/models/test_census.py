@@ -89,6 +89,14 @@ def test_naive_cuts_relative_to_the_input(kind: str) -> None:
     }
 
 
+def test_a_pyramid_without_layer1_needs_one_branch_less() -> None:
+    of = counted("faster-rcnn-resnet50", overrides={"finest_level": 3, "num_proposals": 100})
+    relative = [round(of.relative(row(of, f"layer{number}")), 3) for number in (1, 2, 3, 4)]
+    assert relative == [5.333, 2.667, 4.0, 4.667]
+    # 256 x 7 x 7 cells to 1024, 1024, and 91 classes with four numbers each, for every proposal.
+    assert row(of, "roi_heads").num_macs == 100 * (256 * 49 * 1024 + 1024 * 1024 + 1024 * 91 * 5)
+
+
 @pytest.mark.parametrize(
     ("depth", "layers", "fpn"),
     [

@@ -270,11 +270,12 @@ def test_weights_classes_and_progress(tmp_path: Path) -> None:
         tmp_path / "b",
         weights=str(tmp_path / "weights"),
         score_threshold=0.7,
+        nms_iou=0.6,
         progress=lambda done, total, text: steps.append((done, total)),
     )
     assert bundle.trained == "weights"
     assert bundle.classes == tuple(names)
-    assert bundle.postprocess.score_threshold == 0.7
+    assert (bundle.postprocess.score_threshold, bundle.postprocess.nms_iou) == (0.7, 0.6)
     assert [done for done, _ in steps] == sorted(done for done, _ in steps)
     assert steps[0][0] == 0
     assert steps[-1] == (5, 5)

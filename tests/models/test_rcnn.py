@@ -31,8 +31,9 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def small(kind: RcnnKind, depth: int = 18, bottleneck: int = 0) -> Rcnn:
-    config = model_config(f"{kind}-rcnn-resnet{depth}", SMALL, bottleneck=bottleneck)
+def small(kind: RcnnKind, depth: int = 18, bottleneck: int = 0, finest_level: int = 2) -> Rcnn:
+    overrides = SMALL | {"finest_level": finest_level}
+    config = model_config(f"{kind}-rcnn-resnet{depth}", overrides, bottleneck=bottleneck)
     assert isinstance(config, RcnnConfig)
     rcnn = random_rcnn(config, depth)
     with torch.no_grad():
@@ -73,10 +74,10 @@ def test_tail_of_head_is_the_whole_model_bit_for_bit(detector: str, bottleneck: 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("bottleneck", [0, 3])
-def test_it_agrees_with_torchvisions_forward(kind: RcnnKind, bottleneck: int) -> None:
+@pytest.mark.parametrize(("bottleneck", "finest_level"), [(0, 2), (3, 2), (0, 3)])
+def test_it_agrees_with_torchvisions_forward(kind: RcnnKind, bottleneck: int, finest_level: int) -> None:
     """The same weights and pixels: boxes, scores, labels, masks and keypoints, in the pixels of the source image."""
-    rcnn = small(kind, bottleneck=bottleneck)
+    rcnn = small(kind, bottleneck=bottleneck, finest_level=finest_level)
     # Short side 96, so torchvision does not resize; it pads 96x140 to 96x160.
     valid = (96, 140)
     pixels = pixels_of(96, 160, valid, seed=bottleneck)
@@ -242,3 +243,5 @@ def test_a_kind_that_does_not_exist_is_refused() -> None:
         RcnnConfig(kind="cascade")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="num_classes"):
         RcnnConfig(num_classes=0)
+    with pytest.raises(ConfigError, match="cannot begin at level 4"):
+        RcnnConfig(finest_level=4)

@@ -71,10 +71,12 @@ def test_the_stage_makes_the_tensors_that_it_promises() -> None:
     packet.tensors = dict(
         zip(("det_boxes", "det_scores", "det_labels", "det_masks", "det_heatmaps"), given, strict=True)
     )  # type: ignore[arg-type]
-    stage = open_postprocess(PostProcess(kind="rcnn", masks=True, num_keypoints=17, score_threshold=0.5))
+    stage = open_postprocess(
+        PostProcess(kind="rcnn", max_detections=100, masks=True, num_keypoints=17, score_threshold=0.5)
+    )
     assert isinstance(stage, RcnnPostprocess)
     stage.process(packet)
-    spec = PostProcess(kind="rcnn", masks=True, num_keypoints=17)
+    spec = PostProcess(kind="rcnn", max_detections=100, masks=True, num_keypoints=17)
     assert tuple(packet.tensors) == detection_tensors(spec)
     found = Detections.from_tensors(packet.tensors)
     assert len(found) == (given.scores >= 0.5).sum() > 0
