@@ -32,9 +32,9 @@ class Student(StrictModel):
 
     detector: str
     """Its name."""
-    family: Literal["detr", "rcnn", "filter"]
-    arguments: dict[str, str | int | float | bool | None]
-    """Of `DetrConfig` or `RcnnConfig`, or of `NeuralFilterNet`."""
+    family: Literal["detr", "rcnn", "efficientdet", "filter"]
+    arguments: dict[str, str | int | float | bool | tuple[int, ...] | tuple[float, ...] | None]
+    """Of `DetrConfig`, `RcnnConfig` or `EfficientDetConfig`, or of `NeuralFilterNet`."""
     preprocess: PreProcess
     source: str
     """What it was distilled from, one line."""

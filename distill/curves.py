@@ -5,17 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from ..pipeline.errors import UsageError
+from .features import Place
+from .sandwich import NARROWEST, WIDEST
 
 CURVES = "curves.png"
 _LOSSES = {
     "classes": "class",
     "l1": "L1",
     "giou": "1 - GIoU",
+    "objectness": "objectness of anchors",
+    "rpn_box_reg": "boxes of proposals",
+    "classifier": "class of regions",
+    "box_reg": "boxes of regions",
     "entropy": "cross entropy",
-    **{name: f"{name}, relative error" for name in ("layer1", "layer2", "layer3", "layer4", "projection", "memory")},
+    **{name: f"{name}, relative error" for name in (*get_args(Place), NARROWEST, WIDEST)},
 }
 """Key of an epoch's record -> its name in the picture."""
 _GOALS = {"mAP": ("mAP@50", "mAP@75", "mAP"), "AUC": ("AUC",)}

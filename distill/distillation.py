@@ -46,15 +46,7 @@ class Distillation(TrainingLoop):
         """Which of the recipe's numbers of epochs it is at."""
         self.preprocess = teacher.preprocess
         self.pictures = picture_sets(recipe, teacher.classes, teacher.preprocess.size)
-        pace = Pace(
-            seed=recipe.seed,
-            num_epochs=recipe.num_epochs,
-            evaluate_every_epochs=recipe.evaluate_every_epochs,
-            checkpoint_every_s=recipe.checkpoint_every_s,
-            precision=recipe.optimiser.precision,
-            clip_norm=recipe.optimiser.clip_norm,
-        )
-        super().__init__(pace, learner, position, out, device, watch, crew)
+        super().__init__(Pace.of(recipe), learner, position, out, device, watch, crew)
         self._begin_phase()
         if checkpoint is not None:
             self._restore(checkpoint)

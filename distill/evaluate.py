@@ -12,8 +12,9 @@ from ..bench.pictures import Picture, Pictures
 from ..models.detector import config_of_detector, postprocess_of, split_detector
 from ..models.detr import Detr
 from ..pipeline.packet import Packet
-from ..stages.bundle import PreProcess
+from ..stages.bundle import PostProcess, PreProcess
 from ..stages.detections import Detections
+from ..stages.nms_choice import NmsIou, with_nms
 from ..stages.postprocess import detr_detections, open_postprocess
 from .loader import SampleSet, collate
 
@@ -46,23 +47,33 @@ def evaluate_detector(
     num_images: int,
     preprocess: PreProcess,
     *,
+    nms_iou: NmsIou | None = None,
     progress: Progress | None = None,
 ) -> Accuracy:
-    """Boxes of a `Detr` or an `Rcnn` on the first `num_images` pictures, in evaluation mode, in float32."""
+    """Boxes of a `Detr` or an `Rcnn` on the first `num_images` pictures, in evaluation mode, in float32.
+
+    Raises ConfigError: `nms_iou` for an R-CNN.
+    """
+    spec = with_nms(postprocess_of(config_of_detector(model), 0.0), nms_iou)
     if isinstance(model, Detr) and preprocess.size is not None:
-        return evaluate_detr(model, pictures, num_images, preprocess.size, progress=progress)
-    return _one_by_one(model, pictures, num_images, preprocess, progress)
+        return evaluate_detr(model, pictures, num_images, preprocess.size, nms_iou=spec.nms_iou, progress=progress)
+    return _one_by_one(model, pictures, num_images, preprocess, spec, progress)
 
 
 @torch.inference_mode()
 def _one_by_one(
-    model: nn.Module, pictures: Pictures, num_images: int, preprocess: PreProcess, progress: Progress | None
+    model: nn.Module,
+    pictures: Pictures,
+    num_images: int,
+    preprocess: PreProcess,
+    spec: PostProcess,
+    progress: Progress | None,
 ) -> Accuracy:
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
     (whole,) = split_detector(model, (), preprocess)
-    postprocess = open_postprocess(postprocess_of(config_of_detector(model), 0.0), 0.0)
+    postprocess = open_postprocess(spec, 0.0)
     keeper = TruthKeeper(pictures)
     samples = SampleSet(keeper, preprocess)
     detections: list[Detections] = []
@@ -90,6 +101,7 @@ def evaluate_detr(
     size: tuple[int, int],
     *,
     batch_size: int = 8,
+    nms_iou: float | None = None,
     progress: Progress | None = None,
 ) -> Accuracy:
     """Of the first `num_images` pictures, letterboxed to `size`, through `detr` as it is in evaluation mode, in float32."""
@@ -103,7 +115,7 @@ def evaluate_detr(
         images = detr.normalise(batch.pixels, batch.valid_size).contiguous(memory_format=torch.channels_last)
         logits, boxes = (value.float().cpu().numpy() for value in detr(images, batch.valid_size)[-1])
         for index, some_logits, some_boxes in zip(indices, logits, boxes, strict=True):
-            detections.append(detr_detections(some_logits, some_boxes, keeper.sizes[index], 0.0))
+            detections.append(detr_detections(some_logits, some_boxes, keeper.sizes[index], 0.0, nms_iou))
         if progress is not None:
             progress(len(detections), min(num_images, len(pictures)))
     detr.train(was_training)

@@ -8,19 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..models.detr import Detr
 from ..models.pixels import normalise
-from ..models.resnet import ResNet
+from .features import LAYERS, Begin, Place, advance, body_of, features
 from .learner import Batch
-
-Place = Literal["layer1", "layer2", "layer3", "layer4", "projection", "memory"]
-"""Where features are compared: what the four layers of the ResNet give, what a DETR's encoder reads, what it gives."""
-LAYERS: tuple[Place, ...] = ("layer1", "layer2", "layer3", "layer4")
 
 
 @dataclass(frozen=True)
@@ -31,8 +26,10 @@ class Lesson:
     """Names of the student's modules that learn; all else stays as it is, statistics of normalisations included."""
     weights: Mapping[Place, float]
     """Of the squared difference at each place."""
-    from_projection: bool = False
-    """Up to a DETR's projection student and teacher are the same, so that it is computed once."""
+    shared: Begin = "images"
+    """Up to there student and teacher are the same, so that it is computed once."""
+    trunk: Begin = "images"
+    """Up to there, not before `shared`, nothing of the student follows its width."""
 
 
 class FeatureMatcher(nn.Module):
@@ -45,10 +42,13 @@ class FeatureMatcher(nn.Module):
         super().__init__()
         self._teacher = (teacher.eval().requires_grad_(False),)  # a tuple, so that it is no submodule
         self.student = student
-        channels = zip(LAYERS, body_of(student).num_channels, body_of(teacher).num_channels, strict=True)
-        self.adapters = nn.ModuleDict(
-            {place: nn.Conv2d(own, wanted, 1) for place, own, wanted in channels if place in adapted and own != wanted}
-        )
+        self.adapters = nn.ModuleDict()
+        if adapted:
+            for place, own, wanted in zip(
+                LAYERS, body_of(student).num_channels, body_of(teacher).num_channels, strict=True
+            ):
+                if place in adapted and own != wanted:
+                    self.adapters[place] = nn.Conv2d(own, wanted, 1)
         self.lesson: Lesson
 
     @property
@@ -77,25 +77,33 @@ class FeatureMatcher(nn.Module):
         """Scalars: "loss", the weighted sum over the places of the squared differences, summed over the elements of an image and
         averaged over the images; and per place the difference relative to the teacher's features (0 is perfect, 1 is what
         zeros reach)."""
-        lesson, teacher, student = self.lesson, self.teacher, self.student
-        places = tuple(lesson.weights)
+        x, wanted = self.wanted(batch)
+        found = features(
+            self.student, x, batch.valid_size, pixel_size_of(batch), tuple(wanted), begin=self.lesson.shared
+        )
+        return self.compare(found, wanted, batch)
+
+    @torch.no_grad()
+    def wanted(self, batch: Batch) -> tuple[Tensor, dict[Place, Tensor]]:
+        """What student and teacher share (`Lesson.shared`), and the teacher's features at every place."""
+        shared = self.lesson.shared
         x = normalise(batch.pixels, batch.valid_size).contiguous(memory_format=torch.channels_last)
-        pixel_size = (x.shape[2], x.shape[3])
-        with torch.no_grad():
-            if lesson.from_projection:
-                assert isinstance(teacher, Detr)
-                x = teacher.input_proj(teacher.backbone(x))
-            wanted = features(teacher, x, batch.valid_size, pixel_size, places, projected=lesson.from_projection)
-        found = features(student, x, batch.valid_size, pixel_size, places, projected=lesson.from_projection)
+        x = advance(self.teacher, x, shared)
+        places = tuple(self.lesson.weights)
+        return x, features(self.teacher, x, batch.valid_size, pixel_size_of(batch), places, begin=shared)
+
+    def compare(self, found: Mapping[Place, Tensor], wanted: Mapping[Place, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """The scalars of `forward` from the features of student and teacher."""
         losses: dict[str, Tensor] = {}
-        total = torch.zeros((), device=x.device)
-        for place, weight in lesson.weights.items():
+        total = torch.zeros((), device=batch.pixels.device)
+        for place, weight in self.lesson.weights.items():
             own = self.adapters[place](found[place]) if place in self.adapters else found[place]
             valid = None
             if place in ("projection", "memory"):
                 # The transformer never looks at cells that are padding.
-                assert isinstance(teacher, Detr)
-                valid = teacher.cells(wanted[place], batch.valid_size, pixel_size).mask[:, 0] == 0
+                assert isinstance(self.teacher, Detr)
+                cells = self.teacher.cells(wanted[place], batch.valid_size, pixel_size_of(batch))
+                valid = cells.mask[:, 0] == 0
             difference, size = squared_error(own, wanted[place], valid)
             total = total + weight * difference / len(batch.pixels)
             losses[place] = (difference / size.clamp(min=1e-12)).detach()
@@ -103,6 +111,11 @@ class FeatureMatcher(nn.Module):
 
     def _adapters(self) -> Iterable[nn.Module]:
         return (self.adapters[place] for place in self.lesson.weights if place in self.adapters)
+
+
+def pixel_size_of(batch: Batch) -> tuple[int, int]:
+    """Height and width of a batch's images, padding included."""
+    return batch.pixels.shape[1], batch.pixels.shape[2]
 
 
 def squared_error(found: Tensor, wanted: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -113,54 +126,3 @@ def squared_error(found: Tensor, wanted: Tensor, valid: Tensor | None = None) ->
     if valid is not None:
         difference, wanted = difference * valid, wanted * valid
     return difference.square().sum(), wanted.square().sum()
-
-
-def features(
-    model: nn.Module,
-    x: Tensor,
-    valid_size: Tensor,
-    pixel_size: tuple[int, int],
-    places: Sequence[Place],
-    *,
-    projected: bool = False,
-) -> dict[Place, Tensor]:
-    """What `model` gives at `places`; nothing behind the last of them is computed.
-
-    `x` is normalised images float [B, 3, H, W], or with `projected` what a DETR's 1x1 projection gives, float [B, d, h, w],
-    before any bottleneck there. `pixel_size` is H, W and `valid_size` int64 [B, 2] the part that is no padding.
-    """
-    found: dict[Place, Tensor] = {}
-    if not projected:
-        body = body_of(model)
-        x = body.stem(x)
-        for place in LAYERS:
-            x = body.get_submodule(place)(x)
-            if place in places:
-                found[place] = x
-            if len(found) == len(places):
-                return found
-    assert isinstance(model, Detr)
-    if not projected:
-        x = model.input_proj(x)
-    if model.bottleneck is not None:
-        x = model.bottleneck(x)
-    if "projection" in places:
-        found["projection"] = x
-    if "memory" in places:
-        found["memory"] = model.encode(x, model.cells(x, valid_size, pixel_size))
-    return found
-
-
-def body_of(model: nn.Module) -> ResNet:
-    """The ResNet of a `Detr` or an `Rcnn`."""
-    body = model.backbone if isinstance(model, Detr) else model.get_submodule(_BODY)
-    assert isinstance(body, ResNet)
-    return body
-
-
-def body_name(model: nn.Module) -> str:
-    """Where that ResNet is in the model."""
-    return "backbone" if isinstance(model, Detr) else _BODY
-
-
-_BODY = "backbone.body"

@@ -25,7 +25,7 @@ from ..stages.bundle import PreProcess
 from .checkpoint import Checkpoint, Position, Student
 from .crew import Crew
 from .distillation import Distillation
-from .feature_match import body_of
+from .features import body_of
 from .finished import load_chosen
 from .learner import Batch
 from .loader import SampleSet, collate

@@ -9,11 +9,9 @@ from typing import NamedTuple
 
 from torch import nn
 
-from ..models.detector import build_detector
-from ..models.detr import DetrConfig
+from ..models.detector import build_detector, config_of_arguments, preprocess_of
 from ..models.export import ExportOptions, Progress, write_bundle
 from ..models.filter import NeuralFilterNet
-from ..models.rcnn_config import RcnnConfig
 from ..pipeline.errors import ConfigError
 from ..stages.bundle import Bundle, PreProcess
 from .checkpoint import BEST, Checkpoint, Position, Student
@@ -23,7 +21,8 @@ class Finished(NamedTuple):
     """What a checkpoint holds for others than the training."""
 
     model: nn.Module
-    """A `Detr` or an `Rcnn` in evaluation mode, with the averaged weights where the training averaged."""
+    """A `Detr`, an `Rcnn` or an `EfficientDet` in evaluation mode, with the averaged weights where the training averaged; of
+    several widths at width 1."""
     preprocess: PreProcess
     """Its size is that of the network's input that the weights were last trained at."""
     position: Position
@@ -42,9 +41,10 @@ def load_finished(path: Path) -> Finished:
         model.load_state_dict(checkpoint.part("learner.student"))
         return Finished(model.eval(), position.student.preprocess, position, position.student.detector)
     recipe = position.training
-    detr = build_detector(recipe.model.config(len(position.classes)))
-    detr.load_state_dict(checkpoint.part("average") or checkpoint.part("learner.detr"))
-    return Finished(detr.eval(), PreProcess(size=_size(position)), position, recipe.name)
+    config = recipe.model.config(len(position.classes))
+    detector = build_detector(config)
+    detector.load_state_dict(checkpoint.part("average") or checkpoint.part(f"learner.{recipe.model.family}"))
+    return Finished(detector.eval(), preprocess_of(config, _size(position)), position, recipe.name)
 
 
 def load_chosen(path: Path) -> Checkpoint:
@@ -59,8 +59,7 @@ def build_student(student: Student) -> nn.Module:
     """The detector of a distillation with fresh weights. Raises ConfigError for a neural filter."""
     if student.family == "filter":
         raise ConfigError("this is a neural filter, no detector; add it to a bundle with 'splitrail distill attach'")
-    make = DetrConfig if student.family == "detr" else RcnnConfig
-    return build_detector(make(**student.arguments))  # type: ignore[arg-type]
+    return build_detector(config_of_arguments(student.arguments))
 
 
 class FinishedFilter(NamedTuple):
@@ -85,7 +84,9 @@ def load_filter(path: Path) -> FinishedFilter:
         raise ConfigError(
             f"the filter in {path} is in the middle of its training and has no threshold; train it to the end"
         )
-    net = NeuralFilterNet(int(position.student.arguments["num_channels"] or 0))
+    num_channels = position.student.arguments["num_channels"]
+    assert isinstance(num_channels, int)
+    net = NeuralFilterNet(num_channels)
     net.load_state_dict(checkpoint.part("learner.net"))
     trained = f"{_told(position)}; threshold for recall {judged['recall']:.3f} on {judged['num_images']} frames"
     return FinishedFilter(net.eval(), judged["threshold"], trained)

@@ -21,6 +21,8 @@ from .crew import Crew
 from .curves import CURVES, draw_curves
 from .learner import Batch
 from .loader import TrainingBatches
+from .recipe import Recipe
+from .student_recipe import StudentRecipe
 
 RECORDS = "train.jsonl"
 
@@ -56,6 +58,18 @@ class Pace:
     """fp32 or bf16, of the forward pass."""
     clip_norm: float
     """Gradients are scaled down to this norm; 0: never."""
+
+    @staticmethod
+    def of(recipe: Recipe | StudentRecipe) -> Pace:
+        """That of a recipe."""
+        return Pace(
+            seed=recipe.seed,
+            num_epochs=recipe.num_epochs,
+            evaluate_every_epochs=recipe.evaluate_every_epochs,
+            checkpoint_every_s=recipe.checkpoint_every_s,
+            precision=recipe.optimiser.precision,
+            clip_norm=recipe.optimiser.clip_norm,
+        )
 
 
 class TrainingLoop(ABC):

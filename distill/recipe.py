@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import pydantic
 
 from ..models.detr import DetrConfig
+from ..models.rcnn_config import RcnnConfig
 from ..pipeline.errors import ConfigError
 from ..stages.scenery.classes import CLASSES as SCENE_CLASSES
 from .learner import Assistance
@@ -27,8 +28,9 @@ class StrictModel(pydantic.BaseModel):
 
 
 class ModelRecipe(StrictModel):
-    """The detector; fields as in `DetrConfig`, but for the classes, which the data has."""
+    """A DETR; fields as in `DetrConfig`, but for the classes, which the data has."""
 
+    family: Literal["detr"] = "detr"
     depth: int = 50
     dilation: bool = False
     width: int = 64
@@ -45,7 +47,44 @@ class ModelRecipe(StrictModel):
     def config(self, num_classes: int) -> DetrConfig:
         """For that many classes."""
         norm: Literal["frozen", "batch"] = "frozen" if self.weights else "batch"
-        return DetrConfig(num_classes=num_classes, norm=norm, **self.model_dump(exclude={"weights"}))
+        return DetrConfig(num_classes=num_classes, norm=norm, **self.model_dump(exclude={"family", "weights"}))
+
+
+class RcnnRecipe(StrictModel):
+    """A Faster R-CNN; fields as in `RcnnConfig`, but for the classes, which the data has, and the last three."""
+
+    family: Literal["rcnn"]
+    depth: int = 50
+    width: int = 64
+    fpn: int = 256
+    box_head: int = 1024
+    anchor: int = 32
+    num_proposals: int = 1000
+    finest_level: int = 2
+    weights: str = ""
+    """As a DETR's; torchvision's published ones too."""
+    num_anchors: int = pydantic.Field(default=256, ge=2)
+    """Of each image, that are learnt from in a step."""
+    num_regions: int = pydantic.Field(default=512, ge=4)
+    """The same of the proposals."""
+
+    def config(self, num_classes: int) -> RcnnConfig:
+        """For that many classes, the background included."""
+        norm: Literal["frozen", "batch"] = "frozen" if self.weights else "batch"
+        architecture = self.model_dump(exclude={"family", "weights", "num_anchors", "num_regions"})
+        return RcnnConfig(num_classes=num_classes, norm=norm, **architecture)
+
+
+def _family_of(values: Any) -> Any:
+    """That of a table or of what one became; a DETR where it says nothing."""
+    return values.get("family", "detr") if isinstance(values, Mapping) else getattr(values, "family", "detr")
+
+
+DetectorRecipe = Annotated[
+    Annotated[ModelRecipe, pydantic.Tag("detr")] | Annotated[RcnnRecipe, pydantic.Tag("rcnn")],
+    pydantic.Discriminator(_family_of, custom_error_type="family", custom_error_message="family must be detr or rcnn"),
+]
+"""The detector, by `family`: detr or rcnn."""
 
 
 class DataRecipe(StrictModel):
@@ -69,7 +108,7 @@ class DataRecipe(StrictModel):
 
 
 class AssistanceRecipe(StrictModel):
-    """Accelerations, as in `Assistance`."""
+    """Accelerations of a DETR, as in `Assistance`."""
 
     query_groups: int = pydantic.Field(default=1, ge=1)
     denoising_groups: int = pydantic.Field(default=0, ge=0)
@@ -118,7 +157,7 @@ class Recipe(StrictModel):
     name: str
     """What the detector is called afterwards."""
     seed: int = pydantic.Field(default=0, ge=0)
-    model: ModelRecipe = ModelRecipe()
+    model: DetectorRecipe = ModelRecipe()
     data: DataRecipe = DataRecipe()
     assistance: AssistanceRecipe = AssistanceRecipe()
     optimiser: OptimiserRecipe = OptimiserRecipe()
@@ -145,11 +184,15 @@ class Recipe(StrictModel):
         try:
             recipe = Recipe.model_validate(values)
             recipe.model.config(len(SCENE_CLASSES))  # says what cannot be built before any image is read
+            if recipe.model.family != "detr" and recipe.assistance != AssistanceRecipe():
+                raise ConfigError(f"{where}: assistance is for a DETR; leave it out for an R-CNN")
             if any(phase.dense_only for phase in recipe.phases) and not recipe.assistance.dense:
                 raise ConfigError(f"{where}: a phase is dense_only, which needs assistance.dense = true")
         except pydantic.ValidationError as error:
             first = error.errors()[0]
-            key = ".".join(str(part) for part in first["loc"])
+            # pydantic names the member of a union too.
+            path = [part for number, part in enumerate(first["loc"]) if number != 1 or first["loc"][0] != "model"]
+            key = ".".join(map(str, path))
             raise ConfigError(f"{where}: {key}: {first['msg']}") from error
         return recipe
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 
 import torch
+from torch import nn
 
-from .learner import Learner
 from .recipe import OptimiserRecipe
 
 _STEP_FACTOR = 0.1
@@ -14,17 +14,18 @@ _NORM_FREE = 1
 """Parameters of one dimension, biases and normalisations', are not pulled towards zero."""
 
 
-def make_optimiser(learner: Learner, recipe: OptimiserRecipe) -> torch.optim.AdamW:
-    """AdamW over everything that learns, the backbone at its own rate (none where that is 0)."""
-    learner.detr.backbone.requires_grad_(recipe.backbone_lr > 0)
+def make_optimiser(learner: nn.Module, backbone: nn.Module, recipe: OptimiserRecipe) -> torch.optim.AdamW:
+    """AdamW over everything of `learner` that learns, its part `backbone` at its own rate (none where that is 0)."""
+    backbone.requires_grad_(recipe.backbone_lr > 0)
+    of_backbone = set(backbone.parameters())
     groups = []
     for in_backbone, lr in ((True, recipe.backbone_lr), (False, recipe.lr)):
         for decays in (True, False):
             parameters = [
                 parameter
-                for name, parameter in learner.named_parameters()
+                for parameter in learner.parameters()
                 if parameter.requires_grad
-                and name.startswith("detr.backbone.") == in_backbone
+                and (parameter in of_backbone) == in_backbone
                 and (parameter.dim() > _NORM_FREE) == decays
             ]
             if parameters:

@@ -15,7 +15,8 @@ from torch import nn
 
 from ..models.detr import Detr
 from ..pipeline.errors import ConfigError
-from .feature_match import LAYERS, Lesson, Place
+from .feature_match import Lesson
+from .features import LAYERS, Place
 from .student_recipe import StudentModel
 from .teacher import Teacher
 
@@ -89,7 +90,7 @@ def fewer_encoder_layers(teacher: Teacher, wanted: StudentModel) -> Curriculum:
             if name.startswith(begin)
         }
     student.load_state_dict(state)
-    lesson = Lesson(("transformer.encoder",), {"memory": 1.0}, from_projection=True)
+    lesson = Lesson(("transformer.encoder",), {"memory": 1.0}, shared="projection")
     return Curriculum(student, (lesson,), told=f"e{after}")
 
 

@@ -10,6 +10,7 @@ from ..bench.pictures import Picture, Pictures, ScenePictures
 from ..pipeline.errors import ConfigError
 from ..stages.scene_source import SceneSettings
 from ..stages.scenery.tones import Split
+from .background import labelled_for
 from .student_recipe import StudentRecipe
 
 _VALIDATION_SEED = 1000
@@ -36,18 +37,19 @@ def picture_sets(recipe: StudentRecipe, classes: tuple[str, ...], size: tuple[in
     by_keypoints = recipe.task == "filter" and recipe.filter.labels == "keypoints"
 
     def pictures(what: str, seed: int, split: Split, num_images: int, size: tuple[int, int]) -> Pictures:
-        if what != "scenes":
-            # Annotations have no background, which is label 0 of an R-CNN.
-            named = tuple("N/A" if name == "background" else name for name in classes)
-            return CocoPictures(what, named, with_shapes=by_keypoints)
-        scenes = ScenePictures(size, seed, split, num_images, usual.objects, data.empty, with_shapes=by_keypoints)
-        if classes == ("background", *scenes.classes):
-            return BackgroundFirst(scenes)
-        if scenes.classes != classes:
+        found: Pictures
+        if what == "scenes":
+            found = ScenePictures(size, seed, split, num_images, usual.objects, data.empty, with_shapes=by_keypoints)
+        else:
+            found = CocoPictures(what, with_shapes=by_keypoints)
+        labelled = labelled_for(classes, found)
+        if labelled.classes != classes:
+            of_images, of_teacher = len(labelled.classes), len(classes)
             raise ConfigError(
-                f"the teacher has {len(classes)} classes, which are not those of scenes; give --data a folder"
+                f"the teacher has {of_teacher} classes, which are not the {of_images} of {what}; give images of its classes, "
+                f"--data FOLDER and the like"
             )
-        return scenes
+        return labelled
 
     folders = [what for what in (data.train, data.validation, data.held_out) if what != "scenes"]
     if len(set(folders)) < len(folders):
@@ -55,8 +57,9 @@ def picture_sets(recipe: StudentRecipe, classes: tuple[str, ...], size: tuple[in
             "training, validation and held-out images must not be the same; give --data, --validation and --held-out "
             "a folder each"
         )
+    training = pictures(data.train, recipe.seed, "train", data.images_per_epoch, size or usual.size)
     sets = PictureSets(
-        pictures(data.train, recipe.seed, "train", data.images_per_epoch, size or usual.size),
+        PartByPart(training, data.part) if data.train != "scenes" and data.part else training,
         pictures(data.validation, recipe.seed + _VALIDATION_SEED, "train", data.validation_images, size or usual.size),
         pictures(data.held_out, usual.seed, usual.split, data.held_out_images, usual.size),
     )
@@ -66,21 +69,21 @@ def picture_sets(recipe: StudentRecipe, classes: tuple[str, ...], size: tuple[in
 
 
 @dataclass
-class BackgroundFirst:
-    """Pictures for an R-CNN, whose label 0 is the background: all labels are one higher."""
+class PartByPart:
+    """Pictures of which each epoch shows the next `num_images`, beginning again at the end."""
 
     pictures: Pictures
+    num_images: int
 
     def __post_init__(self) -> None:
-        self.classes = ("background", *self.pictures.classes)
+        self.classes = self.pictures.classes
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return min(self.num_images, len(self.pictures))
 
     def picture(self, index: int, epoch: int) -> Picture:
         """See `Pictures.picture`."""
-        picture = self.pictures.picture(index, epoch)
-        return picture._replace(labels=picture.labels + 1, ignored_labels=picture.ignored_labels + 1)
+        return self.pictures.picture((epoch * len(self) + index) % len(self.pictures), epoch)
 
 
 @dataclass

@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 import pydantic
 
+from ..models.compressor import CompressorKind
+from ..models.slimmable import Configurable, check_widths
 from ..pipeline.errors import ConfigError
 from .recipe import DataRecipe, StrictModel
 
@@ -18,11 +20,11 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-Task = Literal["sskd", "encoder", "hnd", "ghnd", "filter"]
-"""Stage by stage; fewer encoder layers; a bottleneck by its own output alone, or by what follows it too; a neural filter."""
-TASKS: tuple[Task, ...] = ("sskd", "encoder", "hnd", "ghnd", "filter")
+Task = Literal["sskd", "encoder", "hnd", "ghnd", "slimmable", "filter"]
+"""Stage by stage; fewer encoder layers; a bottleneck by its own output alone, or by what follows it too, or by that at several
+widths; a neural filter."""
+TASKS: tuple[Task, ...] = ("sskd", "encoder", "hnd", "ghnd", "slimmable", "filter")
 NUM_STAGES = 4
-_DROP = 0.1
 
 
 class StudentModel(StrictModel):
@@ -35,11 +37,26 @@ class StudentModel(StrictModel):
     encoder_layers: int = pydantic.Field(default=1, ge=1)
     """encoder: how many are left."""
     bottleneck: int = pydantic.Field(default=3, ge=1)
-    """hnd, ghnd: channels on the wire."""
-    bottleneck_at: Literal["layer1", "projection"] = "layer1"
-    """hnd, ghnd: inside the ResNet's layer1, or behind a DETR's projection."""
+    """hnd, ghnd, slimmable: channels on the wire, at width 1."""
+    bottleneck_at: Literal["layer1", "projection", "p3"] = "layer1"
+    """hnd, ghnd, slimmable: inside the ResNet's layer1, behind a DETR's projection, or behind an EfficientDet's P3."""
     layer_weights: tuple[float, ...] = (1.0, 1.0, 1.0, 1.0)
-    """ghnd: of layer1 to layer4; behind the projection, of the projection and the encoder's memory (the first two)."""
+    """ghnd, slimmable: of layer1 to layer4; behind the projection, of the projection and the encoder's memory (the first two); of
+    an EfficientDet's P3 to P5 (the first three)."""
+    widths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    """slimmable: fractions of the channels that the one set of weights serves, the largest being 1."""
+    configurable: Configurable = "bandwidth"
+    """slimmable: bandwidth, only what is next to the wire follows the width; computation, the encoder too."""
+    num_widths: int = pydantic.Field(default=4, ge=2)
+    """slimmable: so many in each step, the narrowest and the widest always among them (the sandwich rule's N)."""
+    recalibrate_images: int = pydantic.Field(default=0, ge=0)
+    """slimmable: at the end the statistics of every width are taken anew over so many images, into another checkpoint; 0: not."""
+    compressor: CompressorKind = "mbconv"
+    """EfficientDet: what lies before and behind the wire."""
+    fresh_encoder: bool = False
+    """EfficientDet: everything up to P3 begins with random weights instead of the teacher's."""
+    drop_path: float = pydantic.Field(default=0.0, ge=0, lt=1)
+    """EfficientDet: chance that the last residual block of the student is left out in training, less for the earlier ones."""
 
     @pydantic.field_validator("layer_weights")
     @classmethod
@@ -47,6 +64,17 @@ class StudentModel(StrictModel):
         if not 2 <= len(weights) <= NUM_STAGES or min(weights) < 0 or not any(weights):
             raise ValueError("give 2 to 4 weights of 0 or more, at least one above 0")
         return weights
+
+    @pydantic.field_validator("widths")
+    @classmethod
+    def _check_widths(cls, widths: tuple[float, ...]) -> tuple[float, ...]:
+        try:
+            ordered = check_widths(widths)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        if len(ordered) < 2:
+            raise ValueError("give at least two widths, such as 0.25 and 1; a single one is 'splitrail distill ghnd'")
+        return ordered
 
 
 class FilterRecipe(StrictModel):
@@ -73,6 +101,8 @@ class StudentData(DataRecipe):
     held_out_images: int = pydantic.Field(default=500, ge=1)
     empty: float = pydantic.Field(default=0.1, ge=0, le=1)
     """Scenes only: share of images without an object."""
+    part: int = pydantic.Field(default=0, ge=0)
+    """Of a folder: each epoch shows the next so many of its images, beginning again at its end; 0: all of them."""
 
 
 class StudentOptimiser(StrictModel):
@@ -84,7 +114,9 @@ class StudentOptimiser(StrictModel):
     """sgd only."""
     weight_decay: float = pydantic.Field(default=0.0, ge=0)
     drops: tuple[int, ...] = ()
-    """Epochs of a phase after which the rate falls to a tenth."""
+    """Epochs of a phase after which the rate falls."""
+    drop_to: float = pydantic.Field(default=0.1, gt=0, lt=1)
+    """To this share of what it was."""
     decay: Literal["none", "cosine"] = "none"
     """Besides, over each phase towards zero."""
     warm_up_epochs: float = pydantic.Field(default=0.0, ge=0)
@@ -103,7 +135,7 @@ class StudentOptimiser(StrictModel):
 
     def factor(self, step: int, steps_per_epoch: int, num_epochs: int) -> float:
         """What the rate is multiplied with at step number `step`, from 0, of a phase of `num_epochs`; in (0, 1]."""
-        factor = _DROP ** sum(step >= drop * steps_per_epoch for drop in self.drops)
+        factor = self.drop_to ** sum(step >= drop * steps_per_epoch for drop in self.drops)
         warm_up = round(self.warm_up_epochs * steps_per_epoch)
         factor *= min(1.0, (step + 1) / (warm_up + 1))
         if self.decay == "cosine":

@@ -1,17 +1,18 @@
-"""The training of a student by its teacher's features: stage by stage, fewer encoder layers, HND, GHND."""
+"""The training of a student by its teacher's features: stage by stage, fewer encoder layers, bottlenecks."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ..models.detector import config_of_detector
+from ..models.detector import Config, config_of_detector
 from ..models.detr import DetrConfig
+from ..models.rcnn_config import RcnnConfig
 from .bottleneck_training import with_bottleneck
 from .checkpoint import Checkpoint, Position, Student
 from .crew import Crew
@@ -45,19 +46,23 @@ class StudentTrainer(Distillation):
         teacher = load_teacher(recipe.teacher, recipe.weights, recipe.size)
         torch.manual_seed(recipe.seed)
         curriculum = _curriculum(recipe, teacher)
+        self.recipe = recipe
         self._lessons = curriculum.lessons
         config = config_of_detector(curriculum.student)
         student = Student(
             detector=recipe.name or f"{teacher.name}-{curriculum.told}",
-            family="detr" if isinstance(config, DetrConfig) else "rcnn",
+            family=_family(config),
             arguments=dataclasses.asdict(config),
             preprocess=teacher.preprocess,
             source=f"{recipe.task} of {teacher.name}",
         )
         position = Position(recipe=recipe, classes=teacher.classes, student=student)
-        learner = FeatureMatcher(teacher.model, curriculum.student, curriculum.adapted)
+        learner = self._learner(teacher, curriculum)
         super().__init__(recipe, learner, position, teacher, out, checkpoint, device, watch, crew)
         teacher.model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def _learner(self, teacher: Teacher, curriculum: Curriculum) -> FeatureMatcher:
+        return FeatureMatcher(teacher.model, curriculum.student, curriculum.adapted)
 
     def _study(self, phase: int) -> list[torch.nn.Parameter]:
         return self.learner.study(self._lessons[phase])
@@ -91,4 +96,12 @@ def _curriculum(recipe: StudentRecipe, teacher: Teacher) -> Curriculum:
         return smaller_backbone(teacher, recipe.student)
     if recipe.task == "encoder":
         return fewer_encoder_layers(teacher, recipe.student)
-    return with_bottleneck(teacher, recipe.student, generalised=recipe.task == "ghnd")
+    return with_bottleneck(
+        teacher, recipe.student, generalised=recipe.task != "hnd", slimmable=recipe.task == "slimmable"
+    )
+
+
+def _family(config: Config) -> Literal["detr", "rcnn", "efficientdet"]:
+    if isinstance(config, DetrConfig):
+        return "detr"
+    return "rcnn" if isinstance(config, RcnnConfig) else "efficientdet"

@@ -8,10 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ..models.detector import build_detector, for_inference, preprocess_of
-from ..models.detr import DetrConfig
-from ..models.names import default_classes, model_config
-from ..models.rcnn_config import RcnnConfig
+from ..models.detector import build_detector, config_of_arguments, for_inference, num_labels, preprocess_of
+from ..models.efficientdet import EfficientDet
+from ..models.efficientdet_config import EFFICIENTDETS, efficientdet_config
+from ..models.efficientdet_weights import load_efficientdet
+from ..models.names import class_names, default_classes, model_config
 from ..models.weights import load_weights
 from ..pipeline.errors import ConfigError
 from ..stages.bundle import MANIFEST, Bundle, PreProcess
@@ -19,10 +20,10 @@ from .finished import load_finished
 
 
 class Teacher(NamedTuple):
-    """In evaluation mode, on the CPU in float32, with frozen normalisation."""
+    """In evaluation mode, on the CPU in float32, a ResNet's normalisation frozen."""
 
     model: nn.Module
-    """A `Detr` or an `Rcnn`."""
+    """A `Detr`, an `Rcnn` or an `EfficientDet`."""
     name: str
     classes: tuple[str, ...]
     preprocess: PreProcess
@@ -44,18 +45,23 @@ def load_teacher(what: str, weights: str = "", size: tuple[int, int] | None = No
         teacher = _of_name(what, weights)
     if weights and path.exists():
         raise ConfigError(f"{what} has weights of its own; leave --weights out")
+    if isinstance(teacher.model, EfficientDet):
+        preprocess_of(teacher.model.config, size)  # refuses another size than its own
     preprocess = teacher.preprocess if size is None else teacher.preprocess.model_copy(update={"size": size})
     return teacher._replace(model=for_inference(teacher.model), preprocess=preprocess)
 
 
 def _of_name(name: str, weights: str) -> Teacher:
     try:
-        config = model_config(name)
+        config = efficientdet_config(name) if name in EFFICIENTDETS else model_config(name)
     except ConfigError as error:
         raise ConfigError(f"the teacher {name!r} is no file, no folder and no detector's name ({error})") from error
     if not weights:
         raise ConfigError(f"the teacher {name} has random weights, which teach nothing; give --weights FILE or hub")
     model = build_detector(config)
+    if isinstance(model, EfficientDet):
+        load_efficientdet(model, weights)
+        return Teacher(model, name, class_names(num_labels(config)), preprocess_of(config, None))
     loaded = load_weights(model, weights, name)  # type: ignore[arg-type,unused-ignore]
     return Teacher(model, name, loaded.classes or default_classes(config), preprocess_of(config, None))
 
@@ -66,9 +72,8 @@ def _of_bundle(folder: Path) -> Teacher:
         raise ConfigError(f"the bundle {folder} has no weights for torch; export it with --torch, or give its training")
     from safetensors.torch import load_file
 
-    make = DetrConfig if bundle.preprocess.kind == "detr" else RcnnConfig
     try:
-        config = make(**bundle.torch_model.arguments)  # type: ignore[arg-type]
+        config = config_of_arguments(bundle.torch_model.arguments)
         with torch.device("meta"):
             model = build_detector(config)
         model.load_state_dict(load_file(folder / bundle.torch_model.weights), assign=True)

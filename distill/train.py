@@ -1,4 +1,4 @@
-"""The training of a DETR: a recipe to a folder with checkpoints, a record per epoch, and curves."""
+"""The training of a detector: a recipe to a folder with checkpoints, a record per epoch, and curves."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..bench.coco_pictures import CocoPictures
 from ..bench.pictures import Pictures, ScenePictures
+from ..models.detector import build_detector, preprocess_of
 from ..models.detr import Detr
 from ..models.weights import load_weights
 from ..pipeline.errors import ConfigError
-from ..stages.bundle import PreProcess
 from .average import Average
+from .background import BackgroundFirst
 from .checkpoint import Checkpoint, Position
 from .crew import Crew
-from .evaluate import evaluate_detr
+from .evaluate import evaluate_detector
+from .features import body_of
 from .learner import Batch, Learner
 from .loader import SampleSet, TrainingBatches
 from .loop import Pace, TrainingLoop, Watch
-from .recipe import Phase, Recipe
+from .recipe import Phase, RcnnRecipe, Recipe
 from .schedule import make_optimiser, set_rate
 
 _VALIDATION_SEED = 1000
@@ -45,8 +47,6 @@ class Trainer(TrainingLoop):
     Raises UsageErrors for data and weights that do not fit.
     """
 
-    learner: Learner
-
     def __init__(
         self,
         recipe: Recipe,
@@ -60,33 +60,26 @@ class Trainer(TrainingLoop):
         self.recipe = recipe
         self._training = _training_pictures(recipe)
         self._validation = _validation_pictures(recipe, self._training.classes)
+        classes = self._labelled(self._training).classes
         torch.manual_seed(recipe.seed)
-        detr = Detr(recipe.model.config(len(self._training.classes)))
+        self._config = recipe.model.config(len(classes))
+        self._model = build_detector(self._config)
         if recipe.model.weights:
-            load_weights(detr, recipe.model.weights, recipe.name)
-        learner = Learner(detr, recipe.assistance.assistance())
-        position = Position(recipe=recipe, classes=self._training.classes)
-        pace = Pace(
-            seed=recipe.seed,
-            num_epochs=recipe.num_epochs,
-            evaluate_every_epochs=recipe.evaluate_every_epochs,
-            checkpoint_every_s=recipe.checkpoint_every_s,
-            precision=recipe.optimiser.precision,
-            clip_norm=recipe.optimiser.clip_norm,
-        )
-        super().__init__(pace, learner, position, out, device, watch, crew)
-        self._optimiser = make_optimiser(self.learner, recipe.optimiser)
+            load_weights(self._model, recipe.model.weights, recipe.name)
+        position = Position(recipe=recipe, classes=classes)
+        super().__init__(Pace.of(recipe), _learner_of(recipe, self._model), position, out, device, watch, crew)
+        self._optimiser = make_optimiser(self.learner, body_of(self._model), recipe.optimiser)
         ema = recipe.optimiser.ema_decay
-        self._average = Average(detr, ema) if ema else None
+        self._average = Average(self._model, ema) if ema else None
         self._course: _Course
         if checkpoint is not None:
             self._restore(checkpoint)
         self._make_folder()
 
     @property
-    def detr(self) -> Detr:
+    def detector(self) -> nn.Module:
         """What is evaluated and exported: the averaged weights where the recipe averages."""
-        return self._average.detr if self._average is not None else self.learner.detr
+        return self._average.model if self._average is not None else self._model
 
     def run(self) -> Position:
         """Train to the end. Raises TrainingError when a loss or gradient is no number, CheckpointError when the disk is full."""
@@ -99,7 +92,8 @@ class Trainer(TrainingLoop):
             self._course = _Course(phase, sum(lengths[:number]), sum(lengths))
             if isinstance(self._training, ScenePictures):
                 self._training = replace(self._training, size=phase.size)
-            samples = SampleSet(self._training, PreProcess(size=phase.size), self.recipe.seed, self.recipe.data)
+            pictures, preprocess = self._labelled(self._training), preprocess_of(self._config, phase.size)
+            samples = SampleSet(pictures, preprocess, self.recipe.seed, self.recipe.data)
             batches = TrainingBatches(samples, phase.batch_size, self.recipe.data.workers, self._crew)
             try:
                 while self.position.epoch < end:
@@ -109,6 +103,8 @@ class Trainer(TrainingLoop):
         return self.position
 
     def _losses(self, batch: Batch) -> Mapping[str, Tensor]:
+        if not isinstance(self.learner, Learner):
+            return self.learner(batch)  # type: ignore[no-any-return]
         losses = self.learner(batch, dense_only=self._course.phase.dense_only)._asdict()
         return {"loss": losses.pop("total"), **losses}
 
@@ -120,11 +116,9 @@ class Trainer(TrainingLoop):
         return super()._is_due() and not self._course.phase.dense_only
 
     def _judge(self) -> dict[str, Any]:
-        phase = self._course.phase
-        accuracy = evaluate_detr(
-            self.detr, self._validation, self.recipe.data.validation_images, phase.size, batch_size=phase.batch_size
-        )
-        return accuracy.to_json(self._validation.classes)
+        pictures, preprocess = self._labelled(self._validation), preprocess_of(self._config, self._course.phase.size)
+        accuracy = evaluate_detector(self.detector, pictures, self.recipe.data.validation_images, preprocess)
+        return accuracy.to_json(pictures.classes)
 
     def _facts(self) -> dict[str, Any]:
         # Another size is another task, and the last one counts.
@@ -132,12 +126,12 @@ class Trainer(TrainingLoop):
 
     def _after_step(self) -> None:
         if self._average is not None:
-            self._average.update(self.learner.detr, self.position.step)
+            self._average.update(self._model, self.position.step)
 
     def _more_tensors(self) -> dict[str, Tensor]:
         if self._average is None:
             return {}
-        return {f"average.{key}": value for key, value in self._average.detr.state_dict().items()}
+        return {f"average.{key}": value for key, value in self._average.model.state_dict().items()}
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         if checkpoint.position.classes != self.position.classes:
@@ -150,10 +144,25 @@ class Trainer(TrainingLoop):
 
     def _load_more(self, checkpoint: Checkpoint) -> None:
         if self._average is not None:
-            self._average.detr.load_state_dict(checkpoint.part("average") or self.learner.detr.state_dict())
+            self._average.model.load_state_dict(checkpoint.part("average") or self._model.state_dict())
+
+    def _labelled(self, pictures: Pictures) -> Pictures:
+        return BackgroundFirst(pictures) if isinstance(self.recipe.model, RcnnRecipe) else pictures
 
     def _num_batches(self, phase: Phase) -> int:
         return max(1, len(self._training) // phase.batch_size)
+
+
+def _learner_of(recipe: Recipe, model: nn.Module) -> nn.Module:
+    if isinstance(model, Detr):
+        return Learner(model, recipe.assistance.assistance())
+    # These need torchvision, which a DETR does without.
+    from ..models.rcnn import Rcnn
+    from .rcnn_learner import RcnnLearner
+
+    assert isinstance(model, Rcnn)
+    assert isinstance(recipe.model, RcnnRecipe)
+    return RcnnLearner(model, recipe.model.num_anchors, recipe.model.num_regions)
 
 
 def _training_pictures(recipe: Recipe) -> Pictures:

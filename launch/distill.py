@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -26,6 +27,7 @@ DEFAULT_CONFIG = {
     "encoder": "short-encoder",
     "hnd": "short-bottleneck",
     "ghnd": "short-bottleneck",
+    "slimmable": "short-slimmable",
     "filter": "short-filter",
 }
 """Task -> preset."""
@@ -84,7 +86,10 @@ def distill_verb(
     else:
         judged = result["held_out"]
         goal = "AUC" if task == "filter" else "mAP"
-        text = f"{out}: {goal} {judged[goal]:.3f} on {judged['num_images']} images held out"
+        text = f"{out}: {goal} {_text(judged[goal])} on {judged['num_images']} images held out"
+        for name, found in (("", judged), ("recalibrated: ", judged.get("recalibrated", {}))):
+            for width, values in found.get("widths", {}).items():
+                text += f"\n  {name}width {width}: mAP {_text(values['mAP'])}, mAP@50 {_text(values['mAP@50'])}"
         if task == "filter":
             text += (
                 f"; at threshold {judged['threshold']:.3f} {judged['recall']:.1%} of the frames with objects pass and "
@@ -94,18 +99,52 @@ def distill_verb(
     return 0
 
 
+def _text(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+class OutOfTime(Exception):
+    """A training, or what comes after it, that has to go on another time; says where it is."""
+
+
 def distil(
-    recipe: StudentRecipe, out: Path, resume: bool, device: Any, threads: int, processes: int, console: Console
+    recipe: StudentRecipe,
+    out: Path,
+    resume: bool,
+    device: Any,
+    threads: int,
+    processes: int,
+    console: Console,
+    *,
+    until: float | None = None,
 ) -> dict[str, Any]:
-    """Train by `recipe` into `out` and judge on the images held out; returns what is in `result.json`."""
+    """Train by `recipe` into `out` and judge on the images held out; returns what is in `result.json`.
+
+    Raises OutOfTime where it is not over `until` then (`time.monotonic`); it goes on with `resume`.
+    """
     from ..distill.crew import crew_of
 
     with progress_bar(console) as bar, crew_of(processes, partial(_along, recipe, out, resume, threads)) as crew:
-        trainer = _trainer(recipe, out, resume, device, threads, crew, watch_on(bar))
+        trainer = _trainer(recipe, out, resume, device, threads, crew, _until(watch_on(bar), until))
         student = trainer.position.student
         assert student is not None
         console.print(f"{recipe.task}: {student.detector}, {recipe.num_epochs} epochs into {out}", highlight=False)
         return trainer.run()
+
+
+def _until(watch: Watch, until: float | None) -> Watch:
+    """`watch`, ended by OutOfTime at that time, if there is one."""
+    from ..distill.loop import Progress
+
+    def ended(event: Progress | dict[str, Any]) -> None:
+        watch(event)
+        if until is not None and time.monotonic() >= until and isinstance(event, Progress):
+            raise OutOfTime(
+                f"the time was up in its training, at epoch {event.epoch + 1} of {event.num_epochs}, batch {event.batch} of "
+                f"{event.num_batches}"
+            )
+
+    return ended
 
 
 def attach_verb(what: Path, bundle: Path, out: Path, threshold: float | None, console: Console) -> int:
@@ -159,10 +198,11 @@ def _trainer(
 
     from ..distill.checkpoint import Checkpoint
     from ..distill.filter_training import FilterTrainer
+    from ..distill.slimmable_trainer import SlimmableTrainer
     from ..distill.student_trainer import StudentTrainer
 
     if threads:
         torch.set_num_threads(threads)
-    make = FilterTrainer if recipe.task == "filter" else StudentTrainer
+    make = {"filter": FilterTrainer, "slimmable": SlimmableTrainer}.get(recipe.task, StudentTrainer)
     checkpoint = Checkpoint.load(out) if resume else None
     return make(recipe, out, checkpoint=checkpoint, device=device, watch=watch, crew=crew)

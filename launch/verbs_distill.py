@@ -41,7 +41,7 @@ Processes = Annotated[int, typer.Option(help="On a CPU: so many processes share 
 Bottleneck = Annotated[Optional[int], typer.Option(help="Channels on the wire.")]  # noqa: UP045
 At = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(help="layer1 of the ResNet, or projection, behind a DETR's 1x1 projection."),
+    typer.Option(help="layer1 of the ResNet; projection, behind a DETR's 1x1 projection; p3 of an EfficientDet."),
 ]
 
 
@@ -141,7 +141,7 @@ def ghnd(
     at: At = None,
     layer_weights: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Of layer1 to layer4, or of projection and memory: 1,1,1,1 by default."),
+        typer.Option(help="Of layer1 to layer4, of projection and memory, or of p3 to p5: 1,1,1,1 by default."),
     ] = None,
     epochs: Epochs = None,
     seed: Seed = None,
@@ -165,6 +165,60 @@ def ghnd(
         "student.layer_weights": layer_weights.split(",") if layer_weights is not None else None,
     }
     return _run("ghnd", teacher, out, config, changes, epochs, resume, device, threads, processes, json)
+
+
+@distill.command()
+def slimmable(
+    out: Out,
+    teacher: Teacher = "",
+    weights: Weights = None,
+    config: Config = "",
+    resume: Resume = False,
+    bottleneck: Annotated[Optional[int], typer.Option(help="Channels on the wire at width 1.")] = None,  # noqa: UP045
+    at: At = None,
+    widths: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Fractions of the channels, the largest 1: 0.25,0.5,0.75,1 by default."),
+    ] = None,
+    computation: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option(
+            "--computation/--bandwidth", help="The encoder follows the width, or only what is next to the wire."
+        ),
+    ] = None,
+    num_widths: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="In each step: the narrowest, the widest, and random ones between."),
+    ] = None,
+    recalibrate: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Images over which the statistics of every width are taken anew at the end; 0: not."),
+    ] = None,
+    epochs: Epochs = None,
+    seed: Seed = None,
+    size: Size = None,
+    data: Data = None,
+    validation: Validation = None,
+    held_out: HeldOut = None,
+    device: Device = "auto",
+    threads: Threads = 0,
+    processes: Processes = 1,
+    json: Json = False,
+) -> int:
+    """A bottleneck with one set of weights for several widths, which a run may change from one frame to the next.
+
+    Example: `splitrail distill slimmable --teacher out/train --bottleneck 32 --at projection --widths 0.25,0.5,1 --out out/slim`
+    """
+    changes = _changes(weights, seed, size, data, validation, held_out)
+    changes |= {
+        "student.bottleneck": bottleneck,
+        "student.bottleneck_at": at,
+        "student.widths": widths.split(",") if widths is not None else None,
+        "student.configurable": None if computation is None else "computation" if computation else "bandwidth",
+        "student.num_widths": num_widths,
+        "student.recalibrate_images": recalibrate,
+    }
+    return _run("slimmable", teacher, out, config, changes, epochs, resume, device, threads, processes, json)
 
 
 @distill.command("filter")
@@ -218,23 +272,35 @@ def attach(
 @distill.command()
 def table(
     teacher: Teacher,
-    out: Annotated[
-        Path, typer.Option(help="Folder for the trainings, the bundles, table.md, table.json and table.png.")
-    ],
+    out: Annotated[Path, typer.Option(help="Folder for trainings, bundles, table.md, table.json and figures.")],
+    part: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="distillation, slimmable; may be given twice; all by default."),
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Minutes: shows that it runs, not what can be reached.")
     ] = False,
+    minutes: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="What does not fit is left for a second call, and named in the table."),
+    ] = None,
+    epochs: Epochs = None,
+    data: Data = None,
+    validation: Validation = None,
+    held_out: HeldOut = None,
     device: Device = "auto",
     threads: Threads = 0,
     processes: Processes = 1,
 ) -> int:
-    """Every experiment of a DETR in a row, on generated scenes, and a table of accuracy and bytes. A second call goes on.
+    """Every experiment of a DETR or an R-CNN in a row, and a table of accuracy and bytes. A second call goes on.
 
     Example: `splitrail distill table --quick --teacher out/train --out out/table`
     """
     from .distill_table import table_verb
 
-    return table_verb(teacher, out, quick, device, threads, processes, Console(stderr=True))
+    console = Console(stderr=True)
+    sources = (data, validation, held_out)
+    return table_verb(teacher, out, part or [], quick, minutes, epochs, *sources, device, threads, processes, console)
 
 
 def _changes(

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from splitrail.distill.bottleneck_training import with_bottleneck
-from splitrail.distill.feature_match import FeatureMatcher, body_of, features, squared_error
+from splitrail.distill.feature_match import FeatureMatcher, squared_error
+from splitrail.distill.features import body_of, features
 from splitrail.distill.learner import Batch
 from splitrail.distill.stage_wise import Curriculum, fewer_encoder_layers, smaller_backbone
 from splitrail.distill.student_recipe import StudentModel
@@ -117,7 +118,7 @@ def test_a_student_that_is_its_teacher_has_nothing_to_learn() -> None:
     teacher = _teacher(_DETR)
     matcher = FeatureMatcher(teacher.model, for_inference(teacher.model))
     made = fewer_encoder_layers(teacher, StudentModel(encoder_layers=2))
-    matcher.study(dataclasses.replace(made.lessons[0], weights={"layer2": 1.0, "memory": 1.0}, from_projection=False))
+    matcher.study(dataclasses.replace(made.lessons[0], weights={"layer2": 1.0, "memory": 1.0}, shared="images"))
     matcher.eval()  # no dropout
     assert float(matcher(_batch())["loss"].detach()) == 0
 
@@ -141,7 +142,7 @@ def test_what_begins_at_the_projection_is_computed_once_and_the_same(at: str) ->
     matcher.eval()
     batch = _batch(valid=(64, 70))
     short = matcher(batch)
-    matcher.study(dataclasses.replace(lesson, from_projection=False))
+    matcher.study(dataclasses.replace(lesson, shared="images"))
     matcher.eval()
     for name, value in matcher(batch).items():
         assert float(value.detach()) == pytest.approx(float(short[name].detach()), rel=1e-4)

@@ -300,7 +300,7 @@ def test_a_bundle_with_torch_weights_is_a_teacher(tmp_path: Path, teacher_folder
 
 
 def test_labels_of_scenes_follow_those_of_an_rcnn() -> None:
-    from splitrail.distill.student_pictures import BackgroundFirst
+    from splitrail.distill.background import BackgroundFirst
 
     pictures = ScenePictures((64, 80), 5, "test", 2)
     shifted = BackgroundFirst(pictures)

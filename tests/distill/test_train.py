@@ -61,7 +61,7 @@ def _one_thread() -> Iterator[None]:
 
 def _state(trainer: Trainer) -> dict[str, torch.Tensor]:
     both = {f"learner.{name}": value for name, value in trainer.learner.state_dict().items()}
-    return both | {f"detr.{name}": value.clone() for name, value in trainer.detr.state_dict().items()}
+    return both | {f"detr.{name}": value.clone() for name, value in trainer.detector.state_dict().items()}
 
 
 class _Stop(Exception):
@@ -211,7 +211,7 @@ def test_the_averaged_detector_is_exported_and_judged_alike(tmp_path: Path) -> N
     assert "6 steps" in bundle.trained
     finished = load_finished(tmp_path / "training")
     assert all(
-        torch.equal(value, trainer.detr.state_dict()[name]) for name, value in finished.model.state_dict().items()
+        torch.equal(value, trainer.detector.state_dict()[name]) for name, value in finished.model.state_dict().items()
     )
 
     pictures = ScenePictures((96, 120), 5, "test", 3)
@@ -287,7 +287,7 @@ def test_validation_data_of_other_classes_is_refused(tmp_path: Path) -> None:
 def test_averages_follow_the_weights(tmp_path: Path) -> None:
     trainer = Trainer(_recipe(), tmp_path)
     trainer.run()
-    ours = trainer.detr.state_dict()
+    ours = trainer.detector.state_dict()
     trained = trainer.learner.detr.state_dict()
     assert not torch.equal(ours["class_embed.weight"], trained["class_embed.weight"])
     assert np.allclose(ours["class_embed.weight"], trained["class_embed.weight"], atol=0.02)

@@ -11,10 +11,23 @@ import pytest
 from splitrail.bench.pictures import ScenePictures
 from splitrail.distill.loop import RECORDS
 from splitrail.distill.recipe import Recipe
-from splitrail.distill.results_table import FIGURE, ROWS, TABLE, JpegPictures, RawPictures, Row, write_table
+from splitrail.distill.result_row import Row, load_rows, save_rows
+from splitrail.distill.results_table import (
+    COMPUTATION,
+    FIGURE,
+    ONE_BY_ONE,
+    ROWS,
+    SLIMMABLE,
+    TABLE,
+    TAKEN_ANEW,
+    Results,
+    write_table,
+)
+from splitrail.distill.sent_pictures import JpegPictures, RawPictures
 from splitrail.distill.train import Trainer
 from splitrail.launch import distill_table
 from splitrail.launch.cli import main
+from splitrail.launch.table_plan import TablePlan, distillation_students, slimmable_students
 from splitrail.stages.bundle import Bundle
 
 pytestmark = pytest.mark.timeout(600)  # training is slow on a busy machine
@@ -116,6 +129,12 @@ def test_a_bottleneck_and_a_filter_become_a_bundle(
         (["hnd", "--teacher", "TEACHER", "--data", "nowhere"], "no annotations at"),
         (["hnd", "--resume"], "no checkpoint at"),
         (["filter", "--teacher", "TEACHER", "--recall", "0"], "filter.recall"),
+        (["slimmable", "--teacher", "TEACHER", "--widths", "0.5,0.25"], "the largest being 1"),
+        (["slimmable", "--teacher", "TEACHER", "--widths", "half,1"], "student.widths"),
+        (["slimmable", "--teacher", "TEACHER", "--num-widths", "1"], "student.num_widths"),
+        (["slimmable", "--teacher", "TEACHER", "--at", "p3"], "is no EfficientDet"),
+        (["table", "--teacher", "TEACHER", "--part", "nothing"], "choose among distillation, slimmable"),
+        (["table", "--teacher", "TEACHER", "--minutes", "0"], "--minutes more"),
         (["table", "--teacher", "detr-resnet-50"], "a checkpoint or the folder of a training"),
     ],
 )
@@ -157,13 +176,157 @@ def test_jpegs_are_weighed_and_keep_their_size() -> None:
     assert sizes[90, 1.0] > sizes[90, 0.5]
 
 
-def test_rows_become_markdown_json_and_a_figure(tmp_path: Path) -> None:
-    row = Row("GHND, 3 channels", "GHND", 0, "uint8", 0.5, None, 1234.5, 2_000_000, 3_000_000)
-    text = write_table([row, dataclasses.replace(row, wire="fp16", bytes_per_frame=2469)], tmp_path, ["How."])
-    assert "| GHND, 3 channels | 0 | uint8 | 50.0 | - | 1,234 | 2 | 3,000,000 |  |" in text
+_ROW = Row("GHND, 3 channels", "GHND", 0, "uint8", 0.5, None, 1234.5, 2_000_000, 3_000_000)
+
+
+def test_rows_become_markdown_json_and_figures(tmp_path: Path) -> None:
+    rows = [
+        _ROW,
+        dataclasses.replace(_ROW, seed=1, mean_precision=0.4),
+        dataclasses.replace(_ROW, wire="fp16", bytes_per_frame=2469),
+    ]
+    text = write_table([Results("distillation", rows, ["HND, 3 channels: no time"])], tmp_path, ["How."])
+    assert "| GHND, 3 channels | 1 | 0 | uint8 | 50.0 | - | 1,234 | 2.0 | 3,000,000 |  |" in text
+    # Mean and standard deviation of 0.5 and 0.4, in per cent.
+    assert "| GHND, 3 channels | uint8 | 45.0 | 7.1 | 2 |" in text
+    assert "Not there: HND, 3 channels: no time" in text
+    assert "0.379; 0.350; 0.370" in text
     assert (tmp_path / TABLE).read_text() == text
-    assert json.loads((tmp_path / ROWS).read_text())[0] == dataclasses.asdict(row)
+    saved = json.loads((tmp_path / ROWS).read_text())["distillation"]
+    assert saved["rows"][0] == dataclasses.asdict(_ROW)
+    assert saved["missing"] == ["HND, 3 channels: no time"]
     assert (tmp_path / FIGURE).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_slimmable_part_has_a_figure_for_each_comparison(tmp_path: Path) -> None:
+    rows = [
+        dataclasses.replace(_ROW, family=family, name=family, wire=wire, width=width, bytes_per_frame=1000 * width)
+        for family in (SLIMMABLE, ONE_BY_ONE, COMPUTATION, TAKEN_ANEW)
+        for wire in ("uint8", "uint4")
+        for width in (0.5, 1.0)
+    ]
+    write_table([Results("slimmable", rows, [])], tmp_path, ["How."])
+    names = {f"slimmable-{what}.png" for what in ("widths", "bits", "computation", "recalibration")}
+    assert {path.name for path in tmp_path.glob("*.png")} == names
+
+
+def test_rows_are_kept_for_the_same_circumstances_only(tmp_path: Path) -> None:
+    path = tmp_path / "rows" / "a.json"
+    save_rows(path, {"data": "scenes", "num_images": 3}, [_ROW])
+    assert load_rows(path, {"data": "scenes", "num_images": 3}) == [_ROW]
+    assert load_rows(path, {"data": "scenes", "num_images": 4}) is None
+    assert load_rows(path.with_name("b.json"), {}) is None
+    path.write_text("{", encoding="utf-8")
+    assert load_rows(path, {"data": "scenes", "num_images": 3}) is None
+
+
+def test_the_plan_trains_what_is_asked_for() -> None:
+    students = distillation_students(TablePlan(), is_detr=True)
+    assert len({student.key for student in students}) == len(students)
+    by_family: dict[str, list[tuple[int, int]]] = {}
+    for student in students:
+        by_family.setdefault(student.family, []).append((student.changes.get("student.bottleneck", 0), student.seed))
+    for family in ("HND", "GHND"):
+        assert sorted(by_family[family]) == [(3, 0), (3, 1), (3, 2), (6, 0), (12, 0)]
+    assert sorted(by_family["bottleneck at the projection"]) == [(8, 0), (32, 0)]
+    assert len(by_family["SSKD backbone"]) == len(by_family["fewer encoder layers"]) == 1
+    assert {student.family for student in distillation_students(TablePlan(), is_detr=False)} == {"HND", "GHND"}
+
+    for is_detr, channels in ((True, [4, 8, 16, 32]), (False, [3, 6, 9, 12])):
+        slimmable = slimmable_students(TablePlan(), is_detr=is_detr)
+        alone = [student.changes["student.bottleneck"] for student in slimmable if student.family == ONE_BY_ONE]
+        assert sorted(alone) == channels
+        assert {student.config for student in slimmable} == {"short-slimmable"}
+        (one,) = (student for student in slimmable if student.family == SLIMMABLE)
+        (computation,) = (student for student in slimmable if student.family == COMPUTATION)
+        assert computation.changes["student.configurable"] == "computation"
+        assert one.changes["student.bottleneck"] == channels[-1]
+
+
+def test_a_slimmable_bottleneck_is_trained_and_told_by_width(
+    teacher: Path, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "slim"
+    arguments = ("--config", config, "--threads", 1, "--device", "cpu", "--teacher", teacher, "--out", out)
+    options = ("--bottleneck", 4, "--at", "projection", "--widths", "0.5,1", "--recalibrate", 4, "--computation")
+    assert _main("distill", "slimmable", *arguments, *options) == 0
+    told = capsys.readouterr().err
+    assert "width 0.5: mAP" in told
+    assert "recalibrated: width 1: mAP" in told
+    result = json.loads((out / "result.json").read_text())
+    assert list(result["held_out"]["widths"]) == ["0.5", "1"]
+    assert _main("evaluate", out, "--num-images", 2, "--json") == 0
+
+
+def test_a_student_with_a_background_is_judged_on_scenes(
+    tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from splitrail.distill import student_trainer
+    from splitrail.distill.teacher import Teacher as Known
+    from splitrail.models.detector import for_inference, preprocess_of, random_detector
+    from splitrail.models.rcnn_config import RcnnConfig
+    from splitrail.stages.scene_folder import write_coco_folder
+    from splitrail.stages.scenery.classes import CLASSES
+
+    classes = ("background", *CLASSES)
+    rcnn = RcnnConfig(depth=18, num_classes=len(classes), width=4, fpn=8, box_head=8)
+    known = Known(for_inference(random_detector(rcnn, 1)), "small-rcnn", classes, preprocess_of(rcnn, (64, 80)))
+    monkeypatch.setattr(student_trainer, "load_teacher", lambda *_: known)
+    out = tmp_path / "student"
+    assert _main("distill", "ghnd", "--teacher", "known", "--out", out, "--config", config, "--device", "cpu") == 0
+    capsys.readouterr()
+    assert _main("evaluate", out, "--num-images", 3, "--data", "scenes:size=64x80", "--json") == 0
+    of_scenes = json.loads(capsys.readouterr().out)
+    assert (of_scenes["num_images"], "background" in of_scenes["per_class"]) == (3, False)
+    write_coco_folder(tmp_path / "data", 3, (64, 80), split="test")
+    assert _main("evaluate", out, "--num-images", 3, "--data", tmp_path / "data", "--json") == 0
+    of_folder = json.loads(capsys.readouterr().out)
+    assert of_folder["num_objects"] == of_scenes["num_objects"] > 0
+
+
+_SMALL = dataclasses.replace(
+    distill_table.QUICK,
+    num_images=8,
+    images_per_epoch=4,
+    validation_images=8,
+    wires=("uint8", "uint4+zstd"),
+    qualities=(50,),
+    scales=(1.0,),
+    slimmable=(4, (0.5, 1.0)),
+    slimmable_wires=("uint8", "uint4"),
+    recalibrate_images=8,
+)
+
+
+def test_what_does_not_fit_into_the_time_is_named_and_done_later(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(distill_table, "QUICK", _SMALL)
+    arguments = ["distill", "table", "--quick", "--part", "slimmable", "--teacher", teacher, "--out", tmp_path]
+    arguments += ["--device", "cpu", "--threads", 1]
+    assert _main(*arguments, "--minutes", 1e-6) == 0
+    text = capsys.readouterr().out
+    assert "Not there: slimmable, 4 channels: the time was up before it began" in text
+    assert json.loads((tmp_path / ROWS).read_text())["slimmable"]["rows"] == []
+    assert not list(tmp_path.glob("*/*.safetensors"))
+
+
+def test_a_training_that_is_stopped_goes_on(
+    teacher: Path, tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rich.console import Console
+
+    from splitrail.distill.student_recipe import StudentRecipe
+    from splitrail.launch import distill as verbs
+
+    recipe = StudentRecipe.load(config, "hnd", {"teacher": str(teacher), "checkpoint_every_s": 0})
+    cpu = verbs.torch_device("cpu")
+    begin = verbs.time.monotonic()
+    with pytest.raises(verbs.OutOfTime, match="at epoch 1 of 1, batch 1 of 2"):
+        verbs.distil(recipe, tmp_path, False, cpu, 1, 1, Console(quiet=True), until=begin)
+    assert not (tmp_path / "result.json").exists()
+    result = verbs.distil(recipe, tmp_path, (tmp_path / "last.safetensors").is_file(), cpu, 1, 1, Console(quiet=True))
+    assert result["steps"] == 2
 
 
 @pytest.mark.slow
@@ -171,43 +334,42 @@ def test_rows_become_markdown_json_and_a_figure(tmp_path: Path) -> None:
 def test_the_table_has_every_experiment_and_goes_on_where_it_was(
     teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = dataclasses.replace(
-        distill_table.QUICK, num_images=8, images_per_epoch=4, wires=("uint8", "uint4+zstd"), qualities=(50,)
-    )
-    monkeypatch.setattr(distill_table, "QUICK", small)
-    arguments = (
-        "distill",
-        "table",
-        "--quick",
-        "--teacher",
-        teacher,
-        "--out",
-        tmp_path,
-        "--device",
-        "cpu",
-        "--threads",
-        1,
-    )
+    monkeypatch.setattr(distill_table, "QUICK", _SMALL)
+    arguments = ["distill", "table", "--quick", "--teacher", teacher, "--out", tmp_path]
+    arguments += ["--device", "cpu", "--threads", 1]
     assert _main(*arguments) == 0
     text = capsys.readouterr().out
-    rows = json.loads((tmp_path / ROWS).read_text())
-    found = {(row["family"], row["wire"]) for row in rows}
-    assert found == {
-        ("naive split", "fp16"),
-        ("naive split", "uint8"),
+    saved = json.loads((tmp_path / ROWS).read_text())
+    assert saved["distillation"]["missing"] == saved["slimmable"]["missing"] == []
+    rows = saved["distillation"]["rows"]
+    assert {(row["family"], row["wire"]) for row in rows} == {
+        *(("naive split", wire) for wire in ("fp32", "fp16", "uint8")),
         ("JPEG offload", "jpeg"),
         ("raw offload", "raw"),
-        ("SSKD backbone", "fp16"),
-        ("SSKD backbone", "uint8"),
-        ("fewer encoder layers", "fp16"),
-        ("fewer encoder layers", "uint8"),
-        *((family, wire) for family in ("HND", "GHND", "bottleneck at the projection") for wire in small.wires),
+        *((family, wire) for family in ("SSKD backbone", "fewer encoder layers") for wire in ("fp16", "uint8")),
+        *((family, wire) for family in ("HND", "GHND", "bottleneck at the projection") for wire in _SMALL.wires),
         ("without filter, on the same images", "uint8"),
         ("with filter", "uint8"),
     }
     by_wire = {row["wire"]: row["bytes_per_frame"] for row in rows if row["family"] == "GHND"}
     assert by_wire["uint8"] > by_wire["uint4+zstd"] > 0
+    slim = saved["slimmable"]["rows"]
+    assert {(row["family"], row["wire"], row["width"]) for row in slim if row["family"] != "naive split"} == {
+        *(
+            (family, wire, width)
+            for family in (SLIMMABLE, COMPUTATION, TAKEN_ANEW)
+            for wire in ("uint8", "uint4")
+            for width in (0.5, 1.0)
+        ),
+        *((ONE_BY_ONE, wire, 1.0) for wire in ("uint8", "uint4")),
+    }
+    by_width = {row["width"]: row for row in slim if (row["family"], row["wire"]) == (SLIMMABLE, "uint8")}
+    alone = {row["name"]: row for row in slim if (row["family"], row["wire"]) == (ONE_BY_ONE, "uint8")}
+    assert by_width[0.5]["bytes_per_frame"] == alone["alone, 2 channels"]["bytes_per_frame"]
+    assert by_width[1.0]["bytes_per_frame"] == alone["alone, 4 channels"]["bytes_per_frame"]
     before = (tmp_path / "ghnd-3-seed0" / "last.safetensors").stat().st_mtime_ns
     assert _main(*arguments) == 0
     assert capsys.readouterr().out == text
     assert (tmp_path / "ghnd-3-seed0" / "last.safetensors").stat().st_mtime_ns == before
+    assert _main(*arguments, "--epochs", 2) == 2
+    assert "trained by another recipe (epochs:" in capsys.readouterr().err.replace("\n", " ")
