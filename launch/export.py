@@ -30,12 +30,14 @@ def export_verb(
     console: Console,
     widths: str = "",
     computation: bool = False,
+    num_golden: int = 2,
 ) -> None:
     """Export and say what was made. `overrides` are choices of the architecture, None where the name's own holds.
 
     `detector` is a name, or a checkpoint or the folder of a training, whose weights, size and classes then hold; `size`
     empty is 480x640 for a name, an EfficientDet's own. With `widths`, fractions joined by commas, the bundle is adaptive; without
-    a `bottleneck` theirs is then the widest worth trying. Raises ConfigError for options that do not parse or do not go together.
+    a `bottleneck` theirs is then the widest worth trying. Of a slimmable training they are those that the bundle has. Raises
+    ConfigError for options that do not parse or do not go together.
     """
     try:
         import onnx  # noqa: F401
@@ -47,9 +49,9 @@ def export_verb(
 
     chosen = {name: value for name, value in overrides.items() if value is not None}
     is_training = Path(detector).exists()
-    if is_training and (weights is not None or size or bottleneck or chosen or widths or computation):
+    if is_training and (weights is not None or size or bottleneck or chosen or computation):
         raise ConfigError(
-            f"{detector} is a training, which has weights, size and layers of its own; give only --cut and --opset"
+            f"{detector} is a training, which has weights, size and layers of its own; leave those options out"
         )
     cuts = parse_cuts(cut) if cut else None
     split = cuts[0] if cuts is not None and len(cuts) == 1 else ""
@@ -74,7 +76,14 @@ def export_verb(
         if is_training:
             from ..distill.finished import export_checkpoint
 
-            options = ExportOptions(cuts=cuts, opset=opset, nms_iou=nms_iou, include_torch=torch_engine)
+            options = ExportOptions(
+                cuts=cuts,
+                opset=opset,
+                nms_iou=nms_iou,
+                include_torch=torch_engine,
+                num_golden=num_golden,
+                widths=fractions,
+            )
             bundle = export_checkpoint(Path(detector), out, options, progress=show)
         else:
             bundle = export_bundle(
@@ -91,6 +100,7 @@ def export_verb(
                 seed=seed,
                 nms_iou=nms_iou,
                 include_torch=torch_engine,
+                num_golden=num_golden,
                 overrides=chosen,
                 progress=show,
             )

@@ -70,6 +70,9 @@ def export(
         bool,
         typer.Option("--computation", help="The widths slim all of the encoder, not only what is next to the wire."),
     ] = False,
+    golden_frames: Annotated[
+        int, typer.Option(min=1, help="Frames kept with their outputs, by which engines are judged.")
+    ] = 2,
 ) -> None:
     """Make a bundle of ONNX graphs from a detector in torch.
 
@@ -100,6 +103,7 @@ def export(
         console,
         widths,
         computation,
+        golden_frames,
     )
 
 

@@ -68,6 +68,8 @@ class ExportOptions:
     short_side: int = 800
     max_long_side: int = 1333
     """Dynamic graphs: the sizes that images are scaled to (`PreProcess`)."""
+    widths: tuple[float, ...] = ()
+    """Those of a slimmable detector's that the bundle has, 1 among them; none: all."""
 
     def __post_init__(self) -> None:
         sides = self.size or (self.short_side, self.max_long_side)
@@ -177,16 +179,17 @@ def _write(
     classes = tuple(options.classes) if options.classes else default_classes(config)
     if len(classes) != num_labels(config):
         raise ConfigError(f"{len(classes)} class names were given for {num_labels(config)} classes; give one for each")
+    widths = _widths(config.widths, options.widths)
     segments = split_detector(model, cuts, preprocess)
     slimmed = [index for index, segment in enumerate(segments) if _is_slimmable(model, segment)]
     # Every graph is made, then compared with torch.
-    num_steps = 2 * (len(segments) + len(config.widths[:-1]) * len(slimmed)) + 1
+    num_steps = 2 * (len(segments) + len(widths[:-1]) * len(slimmed)) + 1
     progress(0, num_steps, "golden frames")
     frames = golden_frames(preprocess, options.num_golden, seed=0)
     golden: list[dict[str, Array]] = [{"pixels": frame.pixels, "valid_size": frame.valid_size} for frame in frames]
     made: dict[float, tuple[GraphStage, ...]] = {}
     num_done = 0
-    for width in reversed(config.widths or (1.0,)):
+    for width in reversed(widths or (1.0,)):
         fixed = sliced(model, width) if config.widths else model
         segments = split_detector(fixed, cuts, preprocess)
         counted = census(config, preprocess.size or _DYNAMIC_MACS_SIZE, width)
@@ -227,11 +230,22 @@ def _write(
         opset=options.opset,
         trained=trained,
         num_head_stages=cuts.index("bottleneck") + 1 if config.widths else 1,
-        narrower=tuple(BundleWidth(width=width, stages=made[width]) for width in config.widths[:-1]),
+        narrower=tuple(BundleWidth(width=width, stages=made[width]) for width in widths[:-1]),
     )
     bundle.save(folder)
     progress(num_steps, num_steps, "done")
     return bundle
+
+
+def _widths(known: Sequence[float], wanted: Sequence[float]) -> tuple[float, ...]:
+    """The wanted ones, increasing; all for none. Raises ConfigError unless they are known and 1 is among them."""
+    chosen = tuple(sorted(set(wanted))) or tuple(known)
+    if wanted and (not set(chosen) <= set(known) or chosen[-1] != 1):
+        raise ConfigError(
+            f"the widths {', '.join(map(str, wanted))} are not to be had; choose among "
+            f"{', '.join(map(str, known)) or 'none, since this detector is not slimmable'}, 1 among them"
+        )
+    return chosen
 
 
 def _graph(

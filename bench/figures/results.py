@@ -47,6 +47,8 @@ def draw_accuracy_over_bytes(
     `only_best` a line joins only those of its points to which none with fewer bytes is equal.
     """
     figure, axes = new_figure(4.4)
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
     if teacher is not None:
         axes.axhline(
             100 * teacher, color="black", linewidth=1.0, linestyle=":", label="teacher, nothing lost on the way"
@@ -72,7 +74,8 @@ def draw_accuracy_over_bytes(
             _SMALLEST + (_LARGEST - _SMALLEST) * point.edge_macs / most if with_macs and most else 28.0
             for point in points
         ]
-        axes.scatter(bytes_of, precision_of, areas, color=colour, marker=marker, alpha=0.85, label=line.name, zorder=3)
+        axes.scatter(bytes_of, precision_of, areas, color=colour, marker=marker, alpha=0.85, zorder=3)
+        axes.plot([], [], style, color=colour, marker=marker, markersize=5, label=line.name)
         for point in {points[0], points[-1]} if with_macs else ():
             axes.annotate(
                 f"{point.edge_macs / 1e6:,.1f} MMAC",
@@ -87,6 +90,9 @@ def draw_accuracy_over_bytes(
         low, high = axes.get_ylim()
         axes.set_ylim(low, max(high, 100 * teacher + 2))
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_xlabel("bytes per frame on the wire")
     axes.set_ylabel("mAP@[.5:.95] on the images held out, %")

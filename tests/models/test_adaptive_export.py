@@ -259,3 +259,15 @@ def test_every_setting_at_once_is_what_it_is_alone(engine: str, root: Path) -> N
     assert (by_name["local 1"].detections.scores != by_name["local 0.25"].detections.scores).any()
     sizes = [by_name[f"{width} uint8"].num_bytes for width in ("0.25", "0.5", "1")]
     assert sizes == sorted(sizes)
+
+
+def test_a_bundle_may_have_some_of_the_widths(tmp_path):
+    config = model_config("detr-resnet-18", DETR, bottleneck=8, split="projection", widths=WIDTHS)
+    model = random_detector(config, seed=0)
+    bundle = write_bundle(model, "small", tmp_path / "some", ExportOptions(SIZE, widths=(1.0, 0.25), num_golden=1))
+    assert bundle.widths == (0.25, 1.0)
+    assert not list((tmp_path / "some").glob("*0.5*"))
+    for wrong in ((0.3, 1.0), (0.25,)):
+        with pytest.raises(ConfigError, match=r"choose among 0\.25, 0\.5, 1\.0, 1 among them"):
+            write_bundle(model, "small", tmp_path / "wrong", ExportOptions(SIZE, widths=wrong))
+    assert not (tmp_path / "wrong").exists()
