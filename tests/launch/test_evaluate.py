@@ -172,7 +172,7 @@ def test_what_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_training_asks_for_a_recipe(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--out", str(tmp_path)]) == 2
-    assert "preset (coco, demo, gpu)" in capsys.readouterr().err
+    assert "preset (coco, demo, gpu, rcnn-small)" in capsys.readouterr().err
 
 
 def test_a_training_has_its_own_size_and_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
