@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -116,12 +117,9 @@ def _step(
 
 def _meets(target: Target) -> Callable[[Sequence[Output]], bool]:
     """Whether the results of one window meet the target."""
-    if target.fps is not None:
-        needed = int(_ENOUGH * target.fps * WINDOW_NS / 1e9)
-        return lambda window: len(window) >= needed
-    assert target.delay_ms is not None
-    longest_ms = target.delay_ms
-    return lambda window: bool(window) and max(delays_ms(window)) <= longest_ms
+    needed = 1 if target.fps is None else int(_ENOUGH * target.fps * WINDOW_NS / 1e9)
+    longest_ms = math.inf if target.delay_ms is None else target.delay_ms
+    return lambda window: len(window) >= max(needed, 1) and max(delays_ms(window)) <= longest_ms
 
 
 def _windows(

@@ -17,7 +17,7 @@ _FIXED = "fixed:"
 
 
 class AdaptConfig(pydantic.BaseModel):
-    """As TOML: target_fps or target_delay_ms, policy, ways, wires, max_graph_memory_mb."""
+    """As TOML: target_fps, target_delay_ms or both, policy, ways, wires, max_graph_memory_mb."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
 
@@ -33,10 +33,9 @@ class AdaptConfig(pydantic.BaseModel):
     """Files of the graphs a rank has loaded at a time, MB; None: all of them stay loaded."""
 
     @pydantic.model_validator(mode="after")
-    def _has_one_target(self) -> AdaptConfig:
-        num = (self.target_fps is not None) + (self.target_delay_ms is not None)
-        if num > 1 or (num == 0 and not self.policy.startswith(_FIXED)):
-            raise ValueError(f"a run adapts to one of target_fps and target_delay_ms, and {num} of them are given")
+    def _has_a_target(self) -> AdaptConfig:
+        if self.target is None and not self.policy.startswith(_FIXED):
+            raise ValueError("a run adapts to target_fps, target_delay_ms or both, and none of them is given")
         return self
 
     @property
@@ -74,7 +73,8 @@ def adapt_options(
         parsed = Target.parse(target)
         table.pop("target_fps", None)
         table.pop("target_delay_ms", None)
-        table.update({"target_fps": parsed.fps} if parsed.fps is not None else {"target_delay_ms": parsed.delay_ms})
+        given = {"target_fps": parsed.fps, "target_delay_ms": parsed.delay_ms}
+        table.update({name: value for name, value in given.items() if value is not None})
     if policy:
         table["policy"] = policy
     if ways:

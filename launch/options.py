@@ -33,7 +33,8 @@ Adapt = Annotated[
     str,
     typer.Option(
         metavar="TARGET",
-        help="Choose width and wire type for every frame: target-fps=15 or target-delay-ms=120 (docs/adapt.md).",
+        help="Choose width and wire type for every frame: target-fps=15, target-delay-ms=120, or both joined by a comma "
+        "(docs/adapt.md).",
     ),
 ]
 AdaptPolicy = Annotated[str, typer.Option(help="model (the default), step, or fixed:WIDTH,WIRE.")]

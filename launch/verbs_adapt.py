@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_module
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -20,11 +21,15 @@ def bench_adapt(
     bundle: Annotated[
         str, typer.Option(help="Folder of an adaptive detector, or an embedded one by name.")
     ] = "adaptive",
-    target: Annotated[str, typer.Option(help="target-fps=15 or target-delay-ms=120.")] = "target-fps=15",
+    target: Annotated[
+        str, typer.Option(help="target-fps=15, target-delay-ms=120 or both with a comma.")
+    ] = "target-fps=15",
     link_rate_steps: RateSteps = _STEPS,
     link_delay: Delay = "",
     rate: Annotated[float, typer.Option(min=1, help="Of the camera, FPS.")] = 15.0,
     seed: Annotated[int, typer.Option(min=0, help="Of the world that the camera films.")] = 0,
+    num_worlds: Annotated[int, typer.Option(min=1, help="Worlds of the seeds --seed, --seed + 1, ...")] = 1,
+    camera_size: Annotated[str, typer.Option(help="Of the camera's pictures, height x width.")] = "480x640",
     engine: Annotated[str, typer.Option(help="auto, onnxruntime, openvino[:bf16], torch.")] = "auto",
     adapt_policy: AdaptPolicy = "model",
     adapt_ways: AdaptWays = "split",
@@ -39,17 +44,23 @@ def bench_adapt(
 
     Example: `splitrail bench adapt --bundle adaptive --target target-fps=15 --out out/adapt`
     """
+    from ..pipeline.errors import ConfigError
     from ..stages.target import Target
     from .adapt_config import ways_of
     from .bench_adapt import AdaptBench, print_adapt
     from .rate_trace import RateTrace
 
+    match = re.fullmatch(r"(\d+)x(\d+)", camera_size)
+    if match is None:
+        raise ConfigError(f"--camera-size {camera_size!r} is not HxW, such as 480x640")
     asked = AdaptBench(
         bundle,
         RateTrace.parse(link_rate_steps),
         Target.parse(target),
         rate,
         seed,
+        num_worlds,
+        (int(match[1]), int(match[2])),
         engine,
         adapt_policy or "model",
         ways_of(adapt_ways),
@@ -63,7 +74,7 @@ def bench_adapt(
         print(json_module.dumps(result, indent=1))
     else:
         print_adapt(result, out, Console())
-    return 0 if result["adaptive_is_best"] and not sum(run["lost"] for run in result["runs"]) else 1
+    return 0 if result["adaptive_is_best"] and not result["lost"] else 1
 
 
 @bench.command("switch")

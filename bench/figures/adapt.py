@@ -49,10 +49,9 @@ def draw_adapt(runs: Mapping[str, FinishedRun], target: Target | None) -> Figure
         delays = [(output.output_ns - output.captured_ns) / 1e6 for output in run.outputs]
         delay.plot(times, delays, ".", ms=2.5, color=colour, mew=0, zorder=order)
     if target is not None:
-        aim = rate if target.fps is not None else delay
-        aim.axhline(
-            target.fps or target.delay_ms or 0.0, color="black", linewidth=0.8, linestyle="--", label=str(target)
-        )
+        for axes, aim, label in ((rate, target.fps, str(target)), (delay, target.delay_ms, None)):
+            if aim is not None:
+                axes.axhline(aim, color="black", linewidth=0.8, linestyle="--", label=label)
     rate.set_ylim(bottom=0)
     rate.set_ylabel("results in the\nlast second (FPS)", fontsize=8)
     delay.set_yscale("log")

@@ -282,8 +282,8 @@ def test_the_table_adapt_of_a_file_is_checked(adaptive, tmp_path, clip, capsys):
         clip,
         capsys,
     )
-    config.write_text(f'bundle = "{adaptive}"\n[adapt]\ntarget_fps = 15\ntarget_delay_ms = 3\n')
-    refused(["--config", config], "2 of them are given", tmp_path, clip, capsys)
+    config.write_text(f'bundle = "{adaptive}"\n[adapt]\npolicy = "step"\n')
+    refused(["--config", config], "none of them is given", tmp_path, clip, capsys)
 
 
 def test_a_bundle_of_another_version_is_refused_by_both_versions(adaptive, tmp_path, clip, capsys):
@@ -301,6 +301,7 @@ def test_a_bundle_of_another_version_is_refused_by_both_versions(adaptive, tmp_p
     ("options", "words"),
     [
         (("--link-rate-steps", "1mbit:0"), "give --link-rate-steps two or more"),
+        (("--camera-size", "big"), "is not HxW"),
         (("--target", "fast"), "give target-fps=15 or target-delay-ms=120"),
         ((), "--all-settings --record"),
     ],
@@ -322,10 +323,22 @@ def test_the_table_of_bench_adapt_fits_a_terminal(tmp_path):
     ]
     for row in rows:
         del row["recovery_s"], row["drain_s"]
-    result = {"target": "target-fps=5", "camera_fps": 5, "policy": "model", "runs": rows, "adaptive_is_best": False}
+    overall = [
+        {
+            "name": "adaptive",
+            "fps": 4.9,
+            "delay_p95_ms": None,
+            "dropped": 6,
+            "mAP": 0.3,
+            "mAP@50": 0.5,
+            "by_world": [0.4, 0.6],
+        }
+    ]
+    result = {"target": "target-fps=5", "camera_fps": 5, "policy": "model", "worlds": [{"seed": 3, "runs": rows}]}
+    result |= {"overall": overall, "lost": 0, "adaptive_is_best": False}
     console = Console(width=80, record=True, file=io.StringIO())
     print_adapt(result, tmp_path, console)
     said = console.export_text()
-    for words in ("never", "0.512", "0.49", "frames lost: 0", "NOT THE BEST"):
+    for words in ("never", "0.512", "0.49", "seed 3", "0.400 0.600", "frames lost: 0", "NOT THE BEST"):
         assert words in said
     assert "…" not in said

@@ -97,10 +97,12 @@ def test_a_source_slower_than_the_target_is_not_missed(monkeypatch):
     assert not missed
 
 
-@pytest.mark.parametrize(("delay_ms", "most_bytes"), [(120.0, 40_000), (75.0, 20_000)])
-def test_a_delay_is_kept(delay_ms, most_bytes, monkeypatch):
+@pytest.mark.parametrize(
+    ("fps", "delay_ms", "most_bytes"), [(None, 120.0, 40_000), (None, 75.0, 20_000), (15.0, 75.0, 20_000)]
+)
+def test_a_delay_is_kept(fps, delay_ms, most_bytes, monkeypatch):
     results, _, _, missed = simulate(
-        target=Target(delay_ms=delay_ms), rate=lambda ns: 6e6, seconds=20, monkeypatch=monkeypatch
+        target=Target(fps, delay_ms), rate=lambda ns: 6e6, seconds=20, monkeypatch=monkeypatch
     )
     delays = [(r.output_ns - r.captured_ns) / MS for r in results if r.captured_ns > 5 * S]
     assert sorted(delays)[int(0.95 * len(delays))] <= delay_ms
@@ -144,6 +146,8 @@ def test_a_target_that_is_none_is_refused(text):
 def test_targets_are_read():
     assert Target.parse("target-fps=12.5") == Target(fps=12.5)
     assert str(Target.parse("target-delay-ms=120")) == "target-delay-ms=120"
+    assert Target.parse("target-fps=15, target-delay-ms=80") == Target(fps=15, delay_ms=80)
+    assert str(Target(fps=15, delay_ms=80)) == "target-fps=15,target-delay-ms=80"
 
 
 def test_tries_that_fail_get_rarer_and_another_link_ends_the_pause():
