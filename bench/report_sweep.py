@@ -62,7 +62,7 @@ def sweep_table(sweep: SweepResults) -> Table:
 def sweep_drawings(sweep: SweepResults) -> list[Drawing]:
     """Curves over the rate and accuracy over bytes, per detector; none where too few rates vary."""
     drawings: list[Drawing] = []
-    for number, (detector, cells) in enumerate(sweep.detectors.items()):
+    for number, (detector, cells) in enumerate(sweep.figures.items()):
         if len({cell.rate_bit_per_s for cell in cells if cell.rate_bit_per_s}) >= MIN_RATES:
             drawings.append(
                 (
@@ -98,8 +98,8 @@ def _throughput(run: FinishedRun) -> float:
 def _cheapest(cells: Sequence[SweepCell]) -> list[str]:
     """Whether JPEG sends fewer bytes than features: said, because splitting is often sold by its bytes."""
     sentences = []
-    for detector in dict.fromkeys(cell.detector for cell in cells):
-        own = [cell for cell in cells if cell.detector == detector and (cell.value("bytes_out_per_frame") or 0) > 0]
+    for detector in dict.fromkeys(cell.figure for cell in cells):
+        own = [cell for cell in cells if cell.figure == detector and (cell.value("bytes_out_per_frame") or 0) > 0]
         least: list[tuple[float, SweepCell]] = []
         for kind in (True, False):
             sizes = [

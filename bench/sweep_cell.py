@@ -49,6 +49,8 @@ class Cell(pydantic.BaseModel):
     """What features travel as."""
     encoding: str = "raw"
     """What images travel as where they cross ranks: raw, or jpeg:Q with a quality of 1 to 100."""
+    filter: bool | None = None
+    """Whether the bundle's neural filter ends empty frames at the edge; None: where it has one."""
     overlap: Literal["full", "naive", "blocking"] = "full"
     link_rate: str = ""
     """Of the link between two hosts on this machine, for instance 100mbit; empty, and no delay: no such hosts."""
@@ -56,6 +58,8 @@ class Cell(pydantic.BaseModel):
     """One way, for instance 10ms."""
     score_threshold: float | None = pydantic.Field(None, ge=0, le=1)
     measure_power: bool = False
+    figure: str = ""
+    """Cells of one name share the report's figures, whatever their detector; empty: those of the detector."""
 
     _placement_sha256: str = pydantic.PrivateAttr("")
     """Of the .toml file, when the cell was made; empty for a shipped placement."""

@@ -13,7 +13,7 @@ from .sweep_table import JSON, SCHEMA_VERSION
 
 _IMAGES_ONLY = ("offload", "offload-raw")
 _LINK = ("link_rate", "link_delay")
-_TOLD = ("placement", "wire", "encoding", "detector", "bundle", *_LINK)
+_TOLD = ("placement", "wire", "encoding", "detector", "bundle", "filter", "figure", *_LINK)
 """Settings that a label tells in its own way, or not at all."""
 
 
@@ -40,7 +40,12 @@ class SweepCell:
     @property
     def detector(self) -> str:
         """Name of the detector, or of the bundle."""
-        return str(self.settings["detector"] or Path(self.settings["bundle"]).name)
+        return _detector(self.settings)
+
+    @property
+    def figure(self) -> str:
+        """Whose figures it is in: the name that cells are given, else the detector's."""
+        return str(self.settings.get("figure") or self.detector)
 
     @property
     def is_local(self) -> bool:
@@ -82,11 +87,11 @@ class SweepResults:
             ) from error
 
     @property
-    def detectors(self) -> dict[str, list[SweepCell]]:
-        """Detector -> its cells, in order."""
+    def figures(self) -> dict[str, list[SweepCell]]:
+        """Name of a set of figures -> its cells, in order."""
         found: dict[str, list[SweepCell]] = {}
         for cell in self.cells:
-            found.setdefault(cell.detector, []).append(cell)
+            found.setdefault(cell.figure, []).append(cell)
         return found
 
 
@@ -123,6 +128,10 @@ def _cells(raw: Sequence[Mapping[str, Any]]) -> list[SweepCell]:
     ]
 
 
+def _detector(settings: Mapping[str, Any]) -> str:
+    return str(settings["detector"] or Path(settings["bundle"]).name)
+
+
 def _method(settings: Mapping[str, Any], sent: Mapping[str, float] | None, differing: Sequence[str]) -> str:
     words = [str(settings["placement"])]
     encoding = str(settings["encoding"]).replace("jpeg:", "JPEG q")
@@ -133,6 +142,10 @@ def _method(settings: Mapping[str, Any], sent: Mapping[str, float] | None, diffe
             words.append(f"images {encoding}")
     elif settings["placement"] in _IMAGES_ONLY:
         words.append(encoding)
+    if settings.get("figure"):
+        words.append(_detector(settings))
+    if settings.get("filter") is not None:
+        words.append("filter" if settings["filter"] else "no filter")
     for name in differing:
         if settings[name] in ("", None) or (name == "cut" and not splits):
             continue

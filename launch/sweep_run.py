@@ -86,6 +86,7 @@ def run_config(prepared: PreparedCell, out: Path) -> RunConfig:
         "wire": cell.wire,
         "image_wire": "raw" if cell.jpeg_quality is None else "jpeg",
         "jpeg_quality": cell.jpeg_quality or RunConfig.model_fields["jpeg_quality"].default,
+        "filter": cell.filter,
         "overlap": cell.overlap,
         "score_threshold": cell.score_threshold,
         "measure_power": cell.measure_power,
@@ -130,6 +131,8 @@ def _command(raw: dict[str, Any], cell: Cell) -> str:
         "--netns": cell.has_link,
         "--single-stream": bool(raw.get("single_stream")),
         "--measure-power": cell.measure_power,
+        "--filter": cell.filter is True,
+        "--no-filter": cell.filter is False,
         "--no-video": True,
     }
     return shlex.join(["splitrail", "run", *options, *(flag for flag, is_set in flags.items() if is_set)])

@@ -191,8 +191,35 @@ def test_results_are_read_back_for_the_report(tmp_path):
     _, _, folder = make_results(tmp_path)
     found = SweepResults.load(folder)
     assert SweepResults.load(tmp_path) is None
-    assert list(found.detectors) == ["demo"]
+    assert list(found.figures) == ["demo"]
     (method,) = methods_of(found.cells)
     assert method == "backbone, fp16"
     assert [cell.rate_bit_per_s for cell in found.cells] == [1e6, 2e6, 4e6]
     assert (found.cells[0].value("fps", "max"), found.cells[2].value("fps")) == (12, None)
+
+
+def test_cells_of_several_detectors_share_figures_by_name(tmp_path):
+    grids = [
+        {"placement": "backbone", "wire": "uint8", "link_rate": "1mbit"},
+        {
+            "placement": "split",
+            "wire": "uint8",
+            "bundle": "small",
+            "figure": "demo",
+            "filter": [True, False],
+            "link_rate": "1mbit",
+        },
+    ]
+    sweep = Sweep.check({"base": SETTINGS, "grid": grids, "repeats": 1}, "f", name="rates")
+    rows = [row(cell, fps=10.0, bytes_out_per_frame=100.0) for cell in sweep.cells]
+    write_tables(
+        tmp_path, sweep, collect(sweep, rows, {cell: (1e6, 0.0) for cell in sweep.cells}), quick=False, command="x"
+    )
+    found = SweepResults.load(tmp_path)
+    assert list(found.figures) == ["demo"]
+    assert list(methods_of(found.figures["demo"])) == [
+        "backbone, uint8",
+        "split, uint8, small, filter",
+        "split, uint8, small, no filter",
+    ]
+    assert {cell.detector for cell in found.cells} == {"demo", "small"}
