@@ -11,7 +11,7 @@ from ...stages.target import Target
 from ..finished_run import FinishedRun
 from ..link_steps import link_steps
 from ..setting_changes import rates_seen, setting_changes
-from .style import GREY, SERIES_COLOURS, VERMILION, legend_above, new_figure
+from .style import GREY, SERIES_COLOURS, VERMILION, legend_above, new_figure, plain_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,6 +55,7 @@ def draw_adapt(runs: Mapping[str, FinishedRun], target: Target | None) -> Figure
     rate.set_ylim(bottom=0)
     rate.set_ylabel("results in the\nlast second (FPS)", fontsize=8)
     delay.set_yscale("log")
+    plain_numbers(delay.yaxis, (1, 2, 5))
     delay.set_ylabel("capture-to-output\ndelay (ms)", fontsize=8)
     delay.set_xlabel("time since the first frame (s)", fontsize=8)
     delay.set_xlim(0, max(end_s, 1e-3))
@@ -80,6 +81,7 @@ def _draw_link(axes: Axes, run: FinishedRun, end_s: float) -> None:
             label="what the controller takes it to be",
         )
     axes.set_yscale("log")
+    plain_numbers(axes.yaxis, (1, 3))
     axes.set_ylabel("link\n(Mbit/s)", fontsize=8)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..sweep_results import SweepCell, methods_of
-from .style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, legend_above, new_figure
+from .style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILION, legend_above, new_figure, plain_numbers
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 _COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY, VERMILION, GREY)
 _MARKERS = "os^vDPX*"
-_TICKS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)
 
 
 def draw_delay_over_rate(cells: Sequence[SweepCell]) -> Figure:
@@ -43,7 +42,7 @@ def draw_delay_over_rate(cells: Sequence[SweepCell]) -> Figure:
     axes.set_yscale("log")
     _rate_axis(axes, cells)
     axes.set_ylabel("capture-to-output delay, mean (ms)")
-    _plain_numbers(axes.yaxis)
+    plain_numbers(axes.yaxis)
     legend_above(figure)
     return figure
 
@@ -84,7 +83,7 @@ def draw_gain(cells: Sequence[SweepCell]) -> Figure | None:
     axes.set_yscale("log")
     _rate_axis(axes, cells)
     axes.set_ylabel("gain: other delay / split delay")
-    _plain_numbers(axes.yaxis)
+    plain_numbers(axes.yaxis)
     legend_above(figure)
     return figure
 
@@ -112,7 +111,7 @@ def draw_accuracy_over_bytes(cells: Sequence[SweepCell]) -> Figure | None:
             axes.axhline(accuracy, color="black", linewidth=1.2, linestyle=":", label=f"{method}: nothing sent")
     axes.set_xscale("log")
     axes.set_ylim(0, 1.15 * max(accuracy for _, _, accuracy in dots) or 1)
-    _plain_numbers(axes.xaxis)
+    plain_numbers(axes.xaxis)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_xlabel("sent by the edge device for a frame (kB)")
     axes.set_ylabel("mAP@[.5:.95]")
@@ -159,14 +158,3 @@ def _rate_axis(axes: Axes, cells: Sequence[SweepCell]) -> None:
     axes.minorticks_off()
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_xlabel("rate of the link (Mbit/s)")
-
-
-def _plain_numbers(axis: object) -> None:
-    """1, 1.5, 2, ... 10, 15, ... instead of powers of ten."""
-    from matplotlib.axis import Axis
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    assert isinstance(axis, Axis)
-    axis.set_major_locator(LogLocator(subs=_TICKS))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())

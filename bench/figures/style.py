@@ -91,3 +91,14 @@ def row_axis(axes: Axes, names: Sequence[str]) -> None:
 
 def _wrap(name: str) -> str:
     return "\n".join(textwrap.wrap(name, _ROW_NAME_CHARACTERS, break_long_words=False)) or name
+
+
+def plain_numbers(axis: object, ticks: Sequence[float] = (1, 1.5, 2, 3, 5, 7)) -> None:
+    """Of a logarithmic axis: `ticks` of every decade as plain numbers instead of powers of ten."""
+    from matplotlib.axis import Axis
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    assert isinstance(axis, Axis)
+    axis.set_major_locator(LogLocator(subs=ticks))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
