@@ -42,8 +42,8 @@ class SwitchBench:
     """What to measure. Raises ConfigError for too few frames."""
 
     bundle: str
-    num_frames: int = 50
-    repeats: int = 9
+    num_frames: int = 10
+    repeats: int = 41
     engine: str = "auto"
     threads: int = 1
 

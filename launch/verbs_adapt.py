@@ -82,8 +82,10 @@ def bench_switch(
     bundle: Annotated[
         str, typer.Option(help="Folder of an adaptive detector, or an embedded one by name.")
     ] = "adaptive",
-    num_frames: Annotated[int, typer.Option(help="Frames of each setting in a round.")] = 50,
-    repeats: Annotated[int, typer.Option(help="Rounds.")] = 9,
+    num_frames: Annotated[
+        int, typer.Option(help="Frames of each setting in a round; short rounds bear a machine whose speed changes.")
+    ] = 10,
+    repeats: Annotated[int, typer.Option(help="Rounds.")] = 41,
     engine: Annotated[str, typer.Option(help="auto, onnxruntime, openvino[:bf16], torch.")] = "auto",
     threads: Annotated[int, typer.Option(min=1, help="Compute threads.")] = 1,
     json: Json = False,
