@@ -10,8 +10,8 @@ FOLDER = Path(__file__).parents[1] / "bundles"
 EMBEDDED = sorted(path.parent for path in FOLDER.glob("*/bundle.json"))
 
 
-def test_there_are_a_plain_and_an_adaptive_one():
-    assert [folder.name for folder in EMBEDDED] == ["adaptive", "demo"]
+def test_there_are_a_plain_an_adaptive_one_and_one_with_a_bottleneck():
+    assert [folder.name for folder in EMBEDDED] == ["adaptive", "bottleneck", "demo"]
 
 
 @pytest.mark.parametrize("folder", EMBEDDED, ids=lambda folder: folder.name)
@@ -33,3 +33,17 @@ def test_the_adaptive_one_knows_how_right_it_is_with_every_setting():
     assert narrow.box_map is not None
     assert wide.box_map is not None
     assert narrow.box_map < wide.box_map
+
+
+def test_the_one_with_a_bottleneck_has_a_filter_and_sends_a_sixteenth():
+    bottleneck, plain = Bundle.load(FOLDER / "bottleneck"), Bundle.load(FOLDER / "demo")
+    assert bottleneck.filter is not None
+    assert 0 < bottleneck.filter.threshold < 1
+
+    sent = [
+        tensor.shape
+        for bundle in (plain, bottleneck)
+        for tensor in bundle.stages[bundle.num_head_stages - 1].outputs
+        if tensor.name.endswith("_uint8")
+    ]
+    assert sent == [(1, 128, 12, 16), (1, 8, 12, 16)]
