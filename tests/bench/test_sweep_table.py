@@ -213,7 +213,7 @@ def test_cells_of_several_detectors_share_figures_by_name(tmp_path):
     sweep = Sweep.check({"base": SETTINGS, "grid": grids, "repeats": 1}, "f", name="rates")
     rows = [row(cell, fps=10.0, bytes_out_per_frame=100.0) for cell in sweep.cells]
     write_tables(
-        tmp_path, sweep, collect(sweep, rows, {cell: (1e6, 0.0) for cell in sweep.cells}), quick=False, command="x"
+        tmp_path, sweep, collect(sweep, rows, dict.fromkeys(sweep.cells, (1000000.0, 0.0))), quick=False, command="x"
     )
     found = SweepResults.load(tmp_path)
     assert list(found.figures) == ["demo"]
