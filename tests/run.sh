@@ -57,9 +57,8 @@ look() {
     [ $code -eq 0 ] || echo "$folder $code" >>"$scratch/failed"
 }
 
-# A process per folder, and one for the verbs that train: torch, OpenVINO, ONNX Runtime and MPI's libraries loaded into one
-# process have crashed it, and no user of the package loads them together. What only computes goes on beside the rest, on a core
-# of its own.
+# A process per folder, so that a library that damages its process takes one folder along. What only computes, the verbs that
+# train too, goes on beside the rest, on a core of its own, before ranks and links have the machine.
 : >"$scratch/failed"
 (
     export OMP_NUM_THREADS=1
