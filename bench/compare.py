@@ -138,7 +138,7 @@ def _services(run: FinishedRun) -> dict[str, Samples]:
         if work.frame in frames:
             found.setdefault(f"service {work.stage}", []).append((work.end_ns - work.begin_ns) / 1e6)
     for transfer in run.transfers:
-        if transfer.frame in frames:
+        if transfer.frame in frames and not transfer.is_empty:
             on_link = (transfer.arrived_ns - transfer.on_wire_ns) / 1e6
             found.setdefault(f"on the link {transfer.edge}", []).append(on_link)
     return {name: np.array(times) for name, times in found.items()}

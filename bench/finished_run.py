@@ -26,7 +26,7 @@ _RESULTS = ("boxes", "pred_")
 _WIRE_SUFFIX = re.compile(r"_(fp16|uint\d+(_zstd)?)$")
 _IMAGES = {"image": "raw images", "pixels": "raw pixels", "jpeg": "JPEG"}
 """The same -> what images travel as."""
-_FRAME_KIND = 1
+_FRAME_KIND, _EMPTY_KIND = 1, 2
 
 
 class ReportError(UsageError):
@@ -69,6 +69,8 @@ class Transfer:
     on_wire_ns: int
     """When the message before it had arrived, or posted, whichever is later: from here on the link is its own."""
     arrived_ns: int
+    is_empty: bool = False
+    """The neural filter had ended the frame: only a header."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,18 +187,21 @@ class FinishedRun:
     @cached_property
     def transfers(self) -> list[Transfer]:
         """Every frame that crossed ranks and arrived, by edge and time."""
-        found: dict[str, list[tuple[int, int, int, int]]] = {}
+        found: dict[str, list[tuple[int, int, int, int, bool]]] = {}
         for rank, clock, line in self._lines("transfer"):
             sender, receiver = (int(end) for end in line["n"].split(" ")[0].split("->"))
-            if rank == receiver and sender in self.clocks and line["k"] == _FRAME_KIND:
+            if rank == receiver and sender in self.clocks and line["k"] in (_FRAME_KIND, _EMPTY_KIND):
                 # In the receiver's journal, `b` is the sender's clock.
                 posted = self.clocks[sender].to_rank0(line["b"])
-                found.setdefault(line["n"], []).append((clock.to_rank0(line["t"]), posted, line["f"], line["s"]))
+                found.setdefault(line["n"], []).append(
+                    (clock.to_rank0(line["t"]), posted, line["f"], line["s"], line["k"] == _EMPTY_KIND)
+                )
         transfers = []
         for edge, messages in found.items():
             before = 0
-            for arrived, posted, frame, num_bytes in sorted(messages):
-                transfers.append(Transfer(edge, frame, num_bytes, posted, min(max(posted, before), arrived), arrived))
+            for arrived, posted, frame, num_bytes, is_empty in sorted(messages):
+                on_wire = min(max(posted, before), arrived)
+                transfers.append(Transfer(edge, frame, num_bytes, posted, on_wire, arrived, is_empty))
                 before = arrived
         return transfers
 

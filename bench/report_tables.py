@@ -46,7 +46,7 @@ def _run_row(run: FinishedRun) -> tuple[str, ...]:
     counts = summary["counts"]
     frames = f"{counts['done'] + counts['empty']} of {counts['captured']}"
     frames += "".join(f", {counts[name]} {name}" for name in ("dropped", "failed", "unfinished") if counts[name])
-    sizes = [edge["bytes_per_frame"] for edge in summary["edges"]]
+    sizes = [edge["bytes_per_result"] for edge in summary["edges"]]
     bytes_per_frame = NOT_MEASURED if None in sizes else f"{sum(sizes):,.0f}" if sizes else "none sent"
     overlap = summary["overlap_share"]
     if len(summary["ranks"]) < 2 and not run.chain.edges():
@@ -138,7 +138,7 @@ def crossings(run: FinishedRun) -> list[Table]:
         on_link = [
             (transfer.arrived_ns - transfer.on_wire_ns) / 1e6
             for transfer in run.transfers
-            if transfer.edge == edge["name"]
+            if transfer.edge == edge["name"] and not transfer.is_empty
         ]
         median = sorted(on_link)[len(on_link) // 2] if on_link else None
         size = edge["bytes_per_frame"]
@@ -152,7 +152,7 @@ def crossings(run: FinishedRun) -> list[Table]:
                 _number(median, 2),
             )
         )
-    headers = ("edge", "frames", "bytes per frame", "p50 (ms)", "p95 (ms)", "of it on the link, p50 (ms)")
+    headers = ("edge", "messages", "bytes of one", "p50 (ms)", "p95 (ms)", "of it on the link, p50 (ms)")
     return [Table("Transfers, posted to received", headers, rows)] if rows else []
 
 

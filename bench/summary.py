@@ -24,7 +24,7 @@ SUMMARY = "summary.json"
 DETECTIONS = "detections.jsonl"
 FATES = ("done", "empty", "dropped", "failed")
 _RESULTS = ("done", "empty")
-_FRAME_KIND = 1
+_FRAME_KIND, _EMPTY_KIND = 1, 2
 _NUM_WARM_UP = 5
 
 
@@ -91,7 +91,7 @@ def summarize(journals: Mapping[int, list[dict[str, Any]]], error: str | None = 
             for entry in energy_report(journals[rank], windows.get(rank), len(timed) - 1)
         ],
         "clocks": {str(rank): _clock(clocks[rank], windows.get(rank)) for rank in sorted(set(clocks) & set(journals))},
-        "edges": _edges(journals, begins, clocks, warm_up),
+        "edges": _edges(journals, begins, clocks, warm_up, {line["f"] for line in fates if line["x"] in _RESULTS}),
         "overlap_share": _overlap_share(journals, begins, clocks),
         "wire_proof": _wire_proof(journals),
         "environment": {str(rank): facts.get("environment") for rank, facts in begins.items()},
@@ -216,16 +216,20 @@ def _edges(
     begins: Mapping[int, Mapping[str, Any]],
     clocks: Mapping[int, RankClock],
     warm_up: Set[int],
+    results: Set[int],
 ) -> list[dict[str, Any]]:
+    """`bytes_per_frame` is that of a message with a frame in it; `bytes_per_result` is all that was sent for the frames with a
+    result over their number, where one that the neural filter has ended costs a header only."""
     names = {name for facts in begins.values() for name in (facts.get("edges") or {}).values()}
     edges = []
     for name in sorted(names):
         sender, receiver = edge_ends(name)
-        messages = [
+        arrived = [
             line
             for line in journals.get(receiver, [])
-            if line["e"] == "transfer" and line["n"] == name and line["k"] == _FRAME_KIND
+            if line["e"] == "transfer" and line["n"] == name and line["k"] in (_FRAME_KIND, _EMPTY_KIND)
         ]
+        messages = [line for line in arrived if line["k"] == _FRAME_KIND]
         timed = [line for line in messages if line["f"] not in warm_up]
         transfers, errors = [], [0]
         if sender in clocks and receiver in clocks:
@@ -233,11 +237,14 @@ def _edges(
             transfers = [(far.to_rank0(line["t"]) - near.to_rank0(line["b"])) / 1e6 for line in timed]
             errors += [near.error_ns(line["b"]) + far.error_ns(line["t"]) for line in timed if near != far]
         sizes = [line["s"] for line in messages]
+        of_results = [line["s"] for line in arrived if line["f"] in results]
         edges.append(
             {
                 "name": name,
                 "num_messages": len(messages),
+                "num_empty": len(arrived) - len(messages),
                 "bytes_per_frame": round(sum(sizes) / len(sizes), 1) if sizes else None,
+                "bytes_per_result": round(sum(of_results) / len(results), 1) if of_results else None,
                 "transfer": {**percentiles(transfers), "clock_error_ms": round(max(errors) / 1e6, 3)},
             }
         )

@@ -28,10 +28,11 @@ VALUES: dict[str, str] = {
     "dropped_share": "dropped of captured frames, 0 to 1",
     "num_captured": "frames captured",
     "num_results": "frames with a result (done or empty)",
+    "num_empty": "of them those that the neural filter ended",
     "num_timed": "results that the numbers rest on: those after the warm-up",
     "num_failed": "frames that failed",
-    "bytes_out_per_frame": "sent by rank 0, headers of MPI and TCP not counted",
-    "bytes_back_per_frame": "sent to rank 0",
+    "bytes_out_per_frame": "sent by rank 0 over the frames with a result, an empty one's header too; not headers of MPI and TCP",
+    "bytes_back_per_frame": "sent to rank 0, likewise",
     "capture_ms": "mean time from the picture's own time until it was there: decoding",
     "edge_ms": "mean service time of a frame on rank 0's host, all stages",
     "link_ms": "mean time of a frame on the link, all crossings",
@@ -84,6 +85,7 @@ def read_row(folder: Path, trial: Trial, trained: str) -> Row:
         "dropped_share": dropped_share(counts),
         "num_captured": counts["captured"],
         "num_results": counts["done"] + counts["empty"],
+        "num_empty": counts["empty"],
         "num_timed": len(delays),
         "num_failed": counts["failed"],
         "edge_fps": edge_fps(run),
@@ -123,7 +125,7 @@ def _bytes(run: FinishedRun) -> dict[str, float | None]:
         sender, receiver = edge_ends(edge["name"])
         for key, ours in (("bytes_out_per_frame", sender == 0), ("bytes_back_per_frame", receiver == 0)):
             if ours:
-                before, size = totals[key], edge["bytes_per_frame"]
+                before, size = totals[key], edge["bytes_per_result"]
                 totals[key] = None if before is None or size is None else before + size
     return totals
 

@@ -22,6 +22,8 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     for edge in summary["edges"]:
         size = edge["bytes_per_frame"]
         what = f"transfer {edge['name'].split(' ', 1)[1]}" + (f", {_bytes(size)} a frame" if size else "")
+        if edge["num_empty"]:
+            what += f", {edge['num_empty']} empty ones a header"
         table.add_row(edge["name"].split(" ")[0], "", what, *_cells(edge["transfer"]))
     table.add_row("", "", "capture to output", *_cells(summary["delay"]))
     console.print(table)

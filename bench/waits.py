@@ -31,7 +31,8 @@ Journals = Mapping[int, Sequence[Mapping[str, Any]]]
 CAUSES = {"input": "no input", "credit": "no credit", "queue": "next lane is slow", "sink": "sink is slow"}
 OUTPUT = "output"
 """The stage that hands a result to its writers: it begins where the delay ends."""
-_FRAME_KIND = 1
+_FRAME_KINDS = (1, 2)
+"""A frame, and one that the neural filter has ended: its header crosses, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def frame_parts(journals: Journals, clocks: Mapping[int, RankClock]) -> dict[int
         for line in lines:
             if line["e"] == "stage" and line["n"] != OUTPUT:
                 work[line["f"]].append(Part(rank, line["n"], by0(line["b"]), by0(line["t"])))
-            elif line["e"] == "transfer" and line["k"] == _FRAME_KIND:
+            elif line["e"] == "transfer" and line["k"] in _FRAME_KINDS:
                 sender, receiver = edge_ends(line["n"])
                 if receiver == rank and sender in clocks:
                     posted = clocks[sender].to_rank0(line["b"])

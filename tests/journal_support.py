@@ -24,6 +24,7 @@ def write_run(
     ended=True,
     last_frame=None,
     far_host="workstation",
+    is_empty=lambda frame: False,
     **facts,
 ):
     """Frame n, in ms of the edge's clock from period * n:
@@ -31,6 +32,7 @@ def write_run(
     0 capture 4 | preprocess 6 | backbone 26 | posted 27, on the link link_ms | transformer | postprocess 1 | back in 1 |
     output 2, of which 1 waits for the writers
 
+    A frame that `is_empty` is ended after preprocess by a filter of 2 ms: a header of 320 bytes takes 1 ms each way.
     `last_frame`: the run was killed when this frame had reached the workstation and no later one.
     """
     dice = random.Random(0)
@@ -87,6 +89,18 @@ def write_run(
         stage(near, "capture", begin, at(4))
         stage(near, "preprocess", at(4), at(6))
         near.append({"e": "wait", "c": "input", "n": "source+preprocess", "f": frame, "b": begin, "t": at(6)})
+        if is_empty(frame):
+            stage(near, "filter", at(6), at(8))
+            arrived = max(at(8), arrived_before) + MS
+            arrived_before = arrived
+            header = {"e": "transfer", "f": frame, "k": 2, "s": 320}
+            far.append({**header, "n": FEATURES, "b": at(8), "t": arrived + skew})
+            far.append({**header, "n": RESULT, "b": arrived + skew, "t": arrived + skew})
+            near.append({**header, "n": FEATURES, "b": at(8), "t": at(8)})
+            near.append({**header, "n": RESULT, "b": arrived + skew, "t": arrived + MS})
+            output = {"f": frame, "x": "empty", "r": "", "c": begin, "p": frame, "t": arrived + MS}
+            near.append({"e": "fate", **output})
+            continue
         stage(near, "backbone", at(6), at(26))
         near.append({"e": "wait", "c": "credit", "n": FEATURES, "f": frame, "b": at(26), "t": at(27)})
         posted = at(27)

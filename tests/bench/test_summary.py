@@ -86,7 +86,7 @@ def test_services_rate_overlap_and_bytes():
     assert summary["fps"] == pytest.approx(25.0)
     # Transformer n from 35 to 55, backbone n+1 from 40: 15 ms in each of 9 periods, of 0 to 415 ms.
     assert summary["overlap_share"] == pytest.approx(9 * 15 / 415, abs=1e-3)
-    assert summary["edges"][0]["bytes_per_frame"] == 1320
+    assert summary["edges"][0]["bytes_per_frame"] == summary["edges"][0]["bytes_per_result"] == 1320
     assert summary["wire_proof"] == {"interface_bytes": 14_400, "payload_bytes": NUM * 1320}
     assert summary["ranks"][0]["communication_cpu_share"] == pytest.approx(0.1)
     assert summary["counts"] == {
@@ -97,6 +97,23 @@ def test_services_rate_overlap_and_bytes():
         "failed": 0,
         "unfinished": 0,
     }
+
+
+def test_an_empty_frame_is_a_result_of_a_headers_bytes():
+    lines = journals(hosts=("a", "a"), skew=0)
+    for line in (each for rank in lines.values() for each in rank):
+        if line.get("f", 0) < 4 and line["e"] == "transfer":
+            line |= {"k": 2, "s": 320}
+        elif line.get("f", 0) < 4 and line["e"] == "fate":
+            line["x"] = "empty"
+        elif line.get("f") == 9 and line["e"] == "fate":
+            line["x"] = "failed"
+    edge = summarize(lines)["edges"][0]
+    assert (edge["num_messages"], edge["num_empty"], edge["bytes_per_frame"]) == (6, 4, 1320)
+    # The frame that failed later is no result, and neither are its bytes.
+    assert edge["bytes_per_result"] == pytest.approx((4 * 320 + 5 * 1320) / 9, abs=0.1)
+    assert edge["transfer"]["num"] == 6
+    assert summarize({rank: [] for rank in lines})["edges"] == []
 
 
 def test_a_crash_leaves_frames_unfinished_and_says_so():

@@ -56,6 +56,21 @@ def test_a_row_has_what_the_journals_have(tmp_path):
     assert found.facts["map_note"] == "the source knows no truth"
 
 
+def test_frames_that_the_filter_ends_save_bytes_and_time_in_a_row(tmp_path):
+    trial = Trial(Cell(**SETTINGS, link_rate="1mbit"), 1)
+    found = read_row(
+        finished(tmp_path / "run", trial, num=100, is_empty=lambda frame: frame % 2 == 1), trial, ""
+    ).values
+    assert (found["num_results"], found["num_empty"], found["num_failed"]) == (100, 50, 0)
+    # A header of 320 bytes for each empty one, there and back.
+    assert (found["bytes_out_per_frame"], found["bytes_back_per_frame"]) == ((1000 + 320) / 2, (300 + 320) / 2)
+    # Its times are of the same frames, empty ones too, and add up to the mean delay: 47 and 10 ms, of 47 and 48 results.
+    assert found["delay_mean_ms"] == pytest.approx((47 * 47 + 48 * 10) / 95)
+    parts = ("capture_ms", "edge_ms", "link_ms", "far_ms", "waiting_ms")
+    assert sum(found[part] for part in parts) == pytest.approx(found["delay_mean_ms"])
+    assert found["far_ms"] == pytest.approx(9 * 47 / 95)
+
+
 def test_a_percentile_without_the_count_is_not_given(tmp_path):
     trial = Trial(Cell(**SETTINGS), 1)
     found = read_row(finished(tmp_path / "run", trial, num=40), trial, "")

@@ -69,7 +69,10 @@ def test_empty_frames_end_at_the_edge(splitrail_run, filtered, half_empty):
     assert services(whole)["layers"] == NUM
     edge = features_edge(cut)
     assert edge["num_messages"] == NUM // 2
-    assert edge["bytes_per_frame"] == features_edge(whole)["bytes_per_frame"]
+    assert (
+        edge["bytes_per_frame"] == features_edge(whole)["bytes_per_frame"] == features_edge(whole)["bytes_per_result"]
+    )
+    assert (edge["num_empty"], edge["bytes_per_result"]) == (NUM // 2, (edge["bytes_per_frame"] + HEADER_BYTES) / 2)
     saved = whole.summary["wire_proof"]["payload_bytes"] - cut.summary["wire_proof"]["payload_bytes"]
     assert saved >= NUM // 2 * (edge["bytes_per_frame"] - HEADER_BYTES)
     assert cut.summary["filter_threshold"] == 0.1
