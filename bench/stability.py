@@ -1,10 +1,16 @@
-"""Whether a run had settled: its last three windows agree within 10 % in rate and in delay."""
+"""Whether a run had settled: its last three windows agree within 10 % in rate and in delay.
+
+Frames that the neural filter ends say nothing of that: they are done in a fraction of the time, so that rate and median delay of
+a window follow how many of them happen to be in it, however even the machine is. Done frames alone are judged: their delays, and
+the time from one to the next where no empty one is in between. Where there are only empty ones, they are alike, and are judged.
+"""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 NUM_WINDOWS = 3
@@ -19,7 +25,8 @@ class Window:
     """Consecutive results."""
 
     num: int
-    fps: float
+    fps: float | None
+    """None where no two of them follow each other without an empty one in between."""
     p50_ms: float | None
     """Median delay; None where delays are not known."""
 
@@ -39,40 +46,50 @@ class Stability:
         return {"stable": self.stable, "reason": self.reason, "windows": [asdict(window) for window in self.windows]}
 
 
-def judge_stability(times_ns: Sequence[int], delays_ms: Sequence[float] | None) -> Stability:
-    """Judge results after the warm-up: when each came, ascending, and its capture-to-output delay.
+def judge_stability(
+    times_ns: Sequence[int], delays_ms: Sequence[float] | None, are_empty: Sequence[bool] = ()
+) -> Stability:
+    """Judge results after the warm-up: when each came, ascending, its capture-to-output delay, and whether it is empty (none is
+    where nothing is given).
 
     Windows end at the last result; each is a fifth of the results and at least 10. "Within 10 %": the largest is at most 1.1
     times the smallest.
     """
-    num_intervals = len(times_ns) - 1
+    judged = [index for index in range(len(times_ns)) if not (are_empty and are_empty[index])]
+    what = "results" if len(judged) == len(times_ns) else "done frames"
+    if not judged:
+        judged, what = list(range(len(times_ns))), "results"
+    num_intervals = len(judged) - 1
     size = max(MIN_WINDOW_FRAMES, num_intervals // _SHARE)
     if num_intervals < NUM_WINDOWS * size:
         return Stability(
-            False, f"{len(times_ns)} results after the warm-up, {NUM_WINDOWS * size + 1} are needed to tell", ()
+            False, f"{len(judged)} {what} after the warm-up, {NUM_WINDOWS * size + 1} are needed to tell", ()
         )
     windows = []
     for number in range(NUM_WINDOWS, 0, -1):
-        end = len(times_ns) - 1 - (number - 1) * size
-        begin = end - size
-        delays = None if delays_ms is None else delays_ms[begin + 1 : end + 1]
-        length_ns = times_ns[end] - times_ns[begin]
-        windows.append(
-            Window(
-                size,
-                size * 1e9 / length_ns if length_ns > 0 else float("inf"),
-                None if delays is None else statistics.median(delays),
-            )
-        )
+        end = len(judged) - 1 - (number - 1) * size
+        inside = judged[end - size : end + 1]
+        intervals_ns = [times_ns[index] - times_ns[before] for before, index in pairwise(inside) if index == before + 1]
+        delays = None if delays_ms is None else [delays_ms[index] for index in inside[1:]]
+        windows.append(Window(size, _rate(intervals_ns), None if delays is None else statistics.median(delays)))
+    if delays_ms is None and any(window.fps is None for window in windows):
+        return Stability(False, "no delays are known, and empty frames are between all done ones", tuple(windows))
     reasons = [
         f"the {what} of the last {NUM_WINDOWS} windows differs by {100 * spread:.0f} %"
         for what, spread in (
-            ("rate", _spread([window.fps for window in windows])),
+            ("rate", _spread([window.fps for window in windows if window.fps is not None])),
             ("delay", _spread([window.p50_ms for window in windows if window.p50_ms is not None])),
         )
         if spread > TOLERANCE
     ]
     return Stability(not reasons, "; ".join(reasons), tuple(windows))
+
+
+def _rate(intervals_ns: Sequence[int]) -> float | None:
+    """Results per second."""
+    if not intervals_ns:
+        return None
+    return len(intervals_ns) * 1e9 / sum(intervals_ns) if sum(intervals_ns) > 0 else float("inf")
 
 
 def _spread(values: Sequence[float]) -> float:

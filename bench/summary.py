@@ -84,7 +84,9 @@ def summarize(journals: Mapping[int, list[dict[str, Any]]], error: str | None = 
         "fps": fps(fates),
         "delay": _delay(timed, delays, source_rank, sink_rank, clocks),
         "delay_parts": delay_breakdown({line["f"]: parts[line["f"]] for line in timed if line["f"] in parts}),
-        "stability": judge_stability([line["t"] for line in timed], delays or None).to_json(),
+        "stability": judge_stability(
+            [line["t"] for line in timed], delays or None, [line["x"] == "empty" for line in timed]
+        ).to_json(),
         "energy": [
             {"rank": rank, "host": begins[rank].get("host"), **entry}
             for rank in sorted(journals)

@@ -1,6 +1,7 @@
 """When a run counts as settled, and how many values a percentile needs."""
 
 import math
+import random
 from itertools import accumulate
 
 import pytest
@@ -53,6 +54,47 @@ def test_rate_alone_is_judged_where_delays_are_unknown():
     verdict = judge_stability(times([40] * 60), None)
     assert verdict.stable
     assert verdict.windows[0].p50_ms is None
+
+
+def alternating(delay_of, num=200, seed=0):
+    """One frame at a time, some of them at random empty: when each came, its delay, whether it is empty."""
+    are_empty = [random.Random(seed + index).random() < 0.4 for index in range(num)]
+    delays = [10.0 if empty else delay_of(index) for index, empty in enumerate(are_empty)]
+    return times(delays)[1:], delays, are_empty
+
+
+def test_empty_frames_do_not_make_a_run_unstable():
+    runs = [alternating(lambda index: 50.0, seed=1000 * seed) for seed in range(5)]
+    assert not all(judge_stability(came, delays).stable for came, delays, _ in runs)
+    for came, delays, are_empty in runs:
+        verdict = judge_stability(came, delays, are_empty)
+        assert verdict.stable, verdict.reason
+        assert [(window.fps, window.p50_ms) for window in verdict.windows] == [(pytest.approx(20.0), 50.0)] * 3
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_done_frames_that_get_slower_between_empty_ones_are_not_stable(seed):
+    came, delays, are_empty = alternating(lambda index: 50.0 + 30.0 * (index > 160), seed=1000 * seed)
+    verdict = judge_stability(came, delays, are_empty)
+    assert not verdict.stable
+    assert "rate" in verdict.reason
+    assert "delay" in verdict.reason
+
+
+def test_done_frames_that_never_follow_each_other_are_judged_by_their_delays():
+    are_empty = [index % 2 == 1 for index in range(100)]
+    came = times([40] * 99)
+    assert judge_stability(came, [10.0 if empty else 55.0 for empty in are_empty], are_empty).stable
+    slower = [10.0 if empty else 55.0 + (index > 80) * 10 for index, empty in enumerate(are_empty)]
+    assert "delay" in judge_stability(came, slower, are_empty).reason
+    assert not judge_stability(came, None, are_empty).stable
+
+
+def test_there_must_be_enough_done_frames_unless_all_are_empty():
+    are_empty = [index % 4 > 0 for index in range(100)]
+    verdict = judge_stability(times([40] * 99), [55.0] * 100, are_empty)
+    assert "25 done frames after the warm-up, 31 are needed" in verdict.reason
+    assert judge_stability(times([40] * 99), [10.0] * 100, [True] * 100).stable
 
 
 @pytest.mark.parametrize("percentile", [90, 95, 99, 99.9])

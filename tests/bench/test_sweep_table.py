@@ -58,9 +58,9 @@ def test_a_row_has_what_the_journals_have(tmp_path):
 
 def test_frames_that_the_filter_ends_save_bytes_and_time_in_a_row(tmp_path):
     trial = Trial(Cell(**SETTINGS, link_rate="1mbit"), 1)
-    found = read_row(
-        finished(tmp_path / "run", trial, num=100, is_empty=lambda frame: frame % 2 == 1), trial, ""
-    ).values
+    result = read_row(finished(tmp_path / "run", trial, num=100, is_empty=lambda frame: frame % 2 == 1), trial, "")
+    assert (result.status, result.reason) == ("valid", "")
+    found = result.values
     assert (found["num_results"], found["num_empty"], found["num_failed"]) == (100, 50, 0)
     # A header of 320 bytes for each empty one, there and back.
     assert (found["bytes_out_per_frame"], found["bytes_back_per_frame"]) == ((1000 + 320) / 2, (300 + 320) / 2)
