@@ -14,7 +14,8 @@ waiting process ends when its standard input does, so however the owner ends, SI
 processes of the far host are killed with its first one.
 
 The delay is one way, in both directions: 10 ms make a round trip of 20 ms. It is netem's where the kernel has it, else
-that of `relay.py`, which takes up to half a core.
+that of `relay.py`, which takes up to half a core. The rate is a token bucket's, and the relay's where the link is or becomes so
+slow that the bucket would let whole messages through at once.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ from ..pipeline.errors import ConfigError, HostError
 from . import relay
 from .far_mounts import FAR_HOME, FAR_PREFIX, far_mounts, kept_folders
 from .hostfile import Host, Hosts
-from .shaping import parse_rate, shape_commands
+from .shaping import BUCKET_HIDES_BELOW, parse_rate, shape_commands
 
 NETWORK = "10.77.0.0/24"
 _EDGE, _WORKSTATION, _DEVICE = "edge", "workstation", "link0"
@@ -52,6 +53,7 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _START_TIMEOUT_S = 10.0
 _END_TIMEOUT_S = 3.0
 DelayBy = Literal["none", "netem", "relay"]
+RateBy = Literal["bucket", "relay"]
 
 
 class TwoHosts:
@@ -66,10 +68,12 @@ class TwoHosts:
         link_delay_ms: float = 0.0,
         hide: Sequence[str | os.PathLike[str]] = (),
         keep: Sequence[str | os.PathLike[str]] = (),
+        slowest_rate: str | None = None,
     ) -> None:
         """`link_rate` as `tc` spells it (None: unlimited), `link_delay_ms` one way. The folders in `hide` (made if they
         are missing) look empty on the far host, as do /tmp and the home of whoever logs in there; what this interpreter
-        and the package need stays visible, and so do the folders in `keep` (an Open MPI elsewhere).
+        and the package need stays visible, and so do the folders in `keep` (an Open MPI elsewhere). `slowest_rate` is the
+        slowest that `set_rate` will be told; None: none is slower than `link_rate`.
 
         Raises ConfigError for a rate or delay that is none.
         """
@@ -79,6 +83,9 @@ class TwoHosts:
             raise ConfigError(f"link delay {link_delay_ms} ms is not between 0 and 10000 ms")
         self.link_delay_ms = link_delay_ms
         self.delay_by: DelayBy = "none"
+        rates = [parse_rate(rate) for rate in (link_rate, slowest_rate) if rate is not None]
+        self.rate_by: RateBy = "relay" if min(rates, default=BUCKET_HIDES_BELOW) < BUCKET_HIDES_BELOW else "bucket"
+        """How a rate is kept, if there is one."""
         self._hide = [Path(path).resolve() for path in hide]
         self._keep = kept_folders() | {Path(path).resolve() for path in keep}
         self._holders: dict[str, subprocess.Popen[str]] = {}
@@ -137,7 +144,13 @@ class TwoHosts:
     def set_rate(self, link_rate: str | None) -> None:
         """Change the rate of the link while it is in use."""
         self.link_rate = parse_rate(link_rate) if link_rate is not None else None
-        self._shape()
+        if self.rate_by == "relay":
+            assert self._relay is not None
+            assert self._relay.stdin is not None
+            self._relay.stdin.write(f"{self.link_rate or 0}\n")
+            self._relay.stdin.flush()
+        else:
+            self._shape()
 
     def set_link(self, up: bool) -> None:
         """Pull the cable (False) or put it back (True)."""
@@ -161,6 +174,7 @@ class TwoHosts:
             "link_rate_bit_per_s": self.link_rate,
             "link_delay_ms": self.link_delay_ms,
             "delay_by": self.delay_by,
+            "rate_by": self.rate_by if self.link_rate is not None else "none",
             "congestion_control": congestion.read_text().strip() if congestion.exists() else None,
         }
 
@@ -229,10 +243,11 @@ class TwoHosts:
         """Make the link between the hosts and bring it up."""
         edge, workstation = self._pids[_EDGE], self._pids[_WORKSTATION]
         if self.link_delay_ms > 0:
-            self.delay_by = "netem" if self._has_netem() else "relay"
-        if self.delay_by == "relay":
-            arguments = [str(edge), str(workstation), _DEVICE, str(self.link_delay_ms)]
-            what = "TUN devices, which a delay needs here since the kernel has no netem"
+            self.delay_by = "netem" if self.rate_by != "relay" and self._has_netem() else "relay"
+        if "relay" in (self.delay_by, self.rate_by):
+            rate = self.link_rate or 0 if self.rate_by == "relay" else 0
+            arguments = [str(edge), str(workstation), _DEVICE, str(self.link_delay_ms), str(rate)]
+            what = "TUN devices, which a slow link needs, and a delay where the kernel has no netem"
             self._relay = _start([sys.executable, "-I", relay.__file__, *arguments], what)
         else:
             veth = ["type", "veth", "peer", "name", _DEVICE, "netns", str(workstation)]
@@ -245,7 +260,7 @@ class TwoHosts:
     def _shape(self) -> None:
         delay_ms = self.link_delay_ms if self.delay_by == "netem" else 0.0
         for host in self._pids:
-            for command in shape_commands(_DEVICE, self.link_rate, delay_ms):
+            for command in shape_commands(_DEVICE, None if self.rate_by == "relay" else self.link_rate, delay_ms):
                 self._on(host, command)
 
     def _has_netem(self) -> bool:

@@ -59,6 +59,11 @@ class RateTrace:
         """The rate at the start; None without a trace."""
         return self.steps[0][0] if self.steps else None
 
+    @property
+    def slowest(self) -> str | None:
+        """The slowest of its rates; None without a trace."""
+        return min((rate for rate, _ in self.steps), key=parse_rate, default=None)
+
     @contextmanager
     def playing(self, link: RateLink | None, out: Path) -> Iterator[None]:
         """Inside, the rate of `link` follows the trace from the first captured frame of the run that writes its journals into

@@ -100,7 +100,8 @@ def _hosts(
     """The hosts of the run: of the hostfile, two on this machine, or None for this machine alone."""
     if link.netns:
         # The far host sees none of this: neither what a run writes nor the bundles a host has been sent.
-        two = TwoHosts(link.first_rate, link.delay_ms, hide=[] if dry_run else [out, cache_folder()], keep=link.keep)
+        hide = [] if dry_run else [out, cache_folder()]
+        two = TwoHosts(link.first_rate, link.delay_ms, hide, link.keep, link.steps.slowest)
         if dry_run:
             raise ConfigError("--dry-run cannot show a run over --netns: its hosts do not exist yet")
         with two:

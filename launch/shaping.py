@@ -12,6 +12,8 @@ _BURST_S = 0.0025
 larger and a short message is not slowed at all."""
 _MIN_BURST_BYTES = 3200
 """Two full packets: a bucket smaller than one packet passes nothing."""
+BUCKET_HIDES_BELOW = round(8 * _MIN_BURST_BYTES / _BURST_S)
+"""bit/s: below, two packets are a larger part of a message than 2.5 ms are, and a small message would not be slowed at all."""
 _QUEUE_S = 0.05
 _MIN_QUEUE_BYTES = 32_000
 _DELAY_QUEUE_PACKETS = 100_000

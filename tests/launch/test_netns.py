@@ -2,6 +2,7 @@ import json
 import os
 import shlex
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from splitrail.launch.shaping import parse_rate, shape_commands
 from splitrail.pipeline.errors import ConfigError, HostError
 
 LINK_PROGRAM = str(Path(__file__).with_name("link_program.py"))
+SHORT_MESSAGE_PROGRAM = str(Path(__file__).with_name("short_message_program.py"))
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="network namespaces need root")
 
 
@@ -128,6 +130,26 @@ class TestTwoHosts:
             assert two.facts()["delay_by"] in ("netem", "relay")
         assert 20.0 <= found["round_trip_ms"] <= 30.0
         assert grown["edge"] >= 1_000_000
+
+    def test_a_short_message_takes_its_time_on_a_slow_link(self):
+        """1921 bytes at 0.5 Mbit/s are 31 ms, a little more with headers; a bucket of two packets would pass them at once."""
+        program = [sys.executable, SHORT_MESSAGE_PROGRAM]
+        took = []
+        with TwoHosts("100mbit", slowest_rate="500kbit") as two:
+            assert two.facts()["rate_by"] == "relay"
+            for rate in ("500kbit", "100mbit"):
+                two.set_rate(rate)
+                far = [two.agent, "workstation", shlex.join([*program, "far", "1921"])]
+                with subprocess.Popen(far, stdout=subprocess.PIPE, text=True) as answering:
+                    assert answering.stdout.readline() == "ready\n"
+                    near = two.near([*program, "near", "1921"])
+                    said = subprocess.run(near, capture_output=True, text=True, timeout=30, check=True).stdout
+                assert answering.returncode == 0
+                took.append(statistics.median(map(float, said.split())))
+        assert 31 < took[0] < 42
+        assert took[1] < 8
+        with TwoHosts("100mbit") as two:
+            assert two.facts()["rate_by"] == "bucket"
 
     def test_the_rate_can_change_and_the_cable_can_be_pulled(self):
         with TwoHosts("10mbit") as two:
