@@ -18,11 +18,15 @@ from ..stages.cache import cache_folder
 from .config import bundle_folder
 from .exchange import broadcast_bytes, receive_bytes, send_bytes, together
 
+_SHOWN = 12
+"""Digits of a checksum that are shown: a version's name."""
+
 
 def share_bundle(comm: MPI.Comm, name: str) -> tuple[Path, Bundle, bool]:
     """Folder of the bundle on this rank's host, the bundle, and whether it had to be sent here.
 
-    `name` counts on rank 0 only. Raises BundleError on every rank when rank 0 has no such bundle.
+    `name` counts on rank 0 only. Raises on every rank, BundleError on one of them, when rank 0 has no such bundle, or another
+    host has another version of it at the same place.
     """
     folder: Path | None = None
     found: Bundle | None = None
@@ -40,8 +44,13 @@ def share_bundle(comm: MPI.Comm, name: str) -> tuple[Path, Bundle, bool]:
             json.dumps({"name": name, "folder": str(folder), "checksum": found.checksum}).encode() if found else None,
         )
     )
-    if comm.rank != 0:
-        folder, found = _find(wanted["name"], wanted["folder"], wanted["checksum"])
+
+    def look() -> None:
+        nonlocal folder, found
+        if comm.rank != 0:
+            folder, found = _find(wanted["name"], wanted["folder"], wanted["checksum"])
+
+    together(comm, look)
     missing = np.zeros(comm.size, np.int64)
     missing[comm.rank] = found is None
     comm.Allreduce(MPI.IN_PLACE, missing)
@@ -68,14 +77,33 @@ def share_bundle(comm: MPI.Comm, name: str) -> tuple[Path, Bundle, bool]:
 
 
 def _find(name: str, folder: str, checksum: str) -> tuple[Path | None, Bundle | None]:
-    for candidate in (Path(folder), bundle_folder(name), _cached(checksum)):
+    """This host's copy; None where it has none. Raises BundleError: what it has there is another version.
+
+    An older copy would not be used anyway; told of it, nobody takes its accuracies or thresholds for those of the run.
+    """
+    for candidate in dict.fromkeys((Path(folder), bundle_folder(name))):
         try:
             bundle = Bundle.load(candidate)
         except BundleError:
             continue
         if bundle.checksum == checksum:
             return candidate, bundle
-    return None, None
+        raise BundleError(
+            f"{candidate} is version {bundle.checksum[:_SHOWN]} of the bundle here and {checksum[:_SHOWN]} on rank 0; copy one "
+            f"over the other, or remove the one here and it is sent"
+        )
+    try:
+        return _cached(checksum), _of(_cached(checksum), checksum)
+    except BundleError:
+        return None, None
+
+
+def _of(folder: Path, checksum: str) -> Bundle:
+    """The bundle in `folder`, if it is the one with that checksum."""
+    bundle = Bundle.load(folder)
+    if bundle.checksum != checksum:
+        raise BundleError(f"{folder} holds another bundle")
+    return bundle
 
 
 def _cached(checksum: str) -> Path:
@@ -130,6 +158,7 @@ def _receive(comm: MPI.Comm, checksum: str) -> tuple[Path, Bundle]:
 
 def _is_whole(folder: Path, checksum: str) -> bool:
     try:
-        return Bundle.load(folder).checksum == checksum
+        _of(folder, checksum)
     except BundleError:
         return False
+    return True

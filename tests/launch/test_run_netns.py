@@ -1,11 +1,19 @@
 """The same run over two hosts: what the far host lacks is sent, results come home, and the bytes crossed the link."""
 
 import json
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from run_support import NUM_FRAMES, NUM_TIMED, all_gone, descendants, splitrail, wait_for_results
 
+from splitrail.launch.mpirun import RankSpec, build_command, detect_mpi
+from splitrail.stages.bundle import Bundle
+from splitrail.stages.synthetic_bundle import make_synthetic_bundle
+
+BUNDLE_PROGRAM = str(Path(__file__).with_name("bundle_program.py"))
 pytestmark = [pytest.mark.mpi, pytest.mark.netns, pytest.mark.timeout(150)]
 
 
@@ -41,6 +49,34 @@ def test_a_bundle_the_far_host_lacks_is_sent(splitrail_run):
     assert outcome.code == 0, outcome.err
     begins = [json.loads((outcome.folder / f"journal-rank{rank}.jsonl").read_text().splitlines()[0]) for rank in (0, 1)]
     assert [begin["bundle_was_sent"] for begin in begins] == [False, True]
+
+
+def shared(folder, elsewhere):
+    program = (sys.executable, "-m", "mpi4py", BUNDLE_PROGRAM, str(folder), str(elsewhere))
+    command = build_command(detect_mpi(), [RankSpec(None, program)] * 2)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL, check=False)
+    assert result.returncode == 0, result.stderr
+    return sorted(line for line in result.stdout.splitlines() if line.startswith("rank "))
+
+
+def test_another_version_of_the_bundle_on_the_far_host_is_refused_with_both_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    near, far, nothing = tmp_path / "near", tmp_path / "far", tmp_path / "nothing"
+    make_synthetic_bundle(near)
+    make_synthetic_bundle(far, filter_threshold=0.05)
+    nothing.mkdir()
+    ours, theirs = (Bundle.load(folder).checksum for folder in (near, far))
+    first, second = shared(near, far)
+    assert first == "rank 0: PeerError: rank 1 could not start"
+    assert second.startswith(
+        f"rank 1: BundleError: {near} is version {theirs[:12]} of the bundle here and {ours[:12]} on rank 0"
+    )
+    assert "remove the one here and it is sent" in second
+    # With nothing there, or the same, the run begins; what was sent is in the cache from then on.
+    assert shared(near, near) == [f"rank {rank}: {ours} False {near}" for rank in (0, 1)]
+    kept = tmp_path / "cache" / "splitrail" / "bundles" / ours
+    assert shared(near, nothing) == [f"rank 0: {ours} False {near}", f"rank 1: {ours} True {kept}"]
+    assert shared(near, nothing)[1] == f"rank 1: {ours} False {kept}"
 
 
 def test_the_source_and_the_sink_on_the_far_host_bring_their_files_home(splitrail_run, tmp_path, clip):
