@@ -20,6 +20,11 @@ WINDOW_NS = 1_000_000_000
 _ENOUGH = 0.93
 """Share of the target's results that a window must have: at 15 FPS 14 of 15, since a window's edges may cut one off."""
 
+_KEPT = 0.9
+"""Share of the windows until the next step that must have the rate, for it to count as kept: a few may be the machine's."""
+_MAX_RECOVERY_S = 2.0
+"""Within this and the drain the rate is to be back after a step."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
@@ -40,8 +45,16 @@ class StepResult:
     """What was under way at the step needs so long at the new rate."""
     num_dropped: int
     """Frames captured in this time that were dropped."""
+    rate_back_s: float | None = None
+    """From the step until the target's rate was there and stayed, whatever the delay: of the windows from then to the next step
+    nine of ten have it. None: not in this time, or the target has no rate."""
     shares: dict[str, float] = field(default_factory=dict)
     """Setting -> share of the results, for a run that adapts."""
+
+    @property
+    def is_rate_kept(self) -> bool:
+        """Whether the rate was held, or back within 2 s and the drain."""
+        return self.rate_back_s is not None and self.rate_back_s <= _MAX_RECOVERY_S + self.drain_s
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -52,6 +65,8 @@ class StepResult:
             "delay_p95_ms": None if self.delay_p95_ms is None else round(self.delay_p95_ms, 1),
             "recovery_s": None if self.recovery_s is None else round(self.recovery_s, 2),
             "met_share": round(self.met_share, 3),
+            "rate_back_s": None if self.rate_back_s is None else round(self.rate_back_s, 2),
+            "rate_kept": self.is_rate_kept,
             "drain_s": round(self.drain_s, 3),
             "dropped": self.num_dropped,
             "settings": {name: round(share, 3) for name, share in self.shares.items()},
@@ -111,6 +126,7 @@ def _step(
         sum(is_met for _, is_met in later) / len(later) if later else 0.0,
         8 * under_way / step.rate_bit_per_s,
         sum(tick.frame in dropped for tick in ticks_between(ticks, step.at_ns, end_ns)),
+        None if target.fps is None else _rate_back_s(outputs, step.at_ns, end_ns, _meets(Target(fps=target.fps))),
         {name: count / len(outputs) for name, count in sorted(counts.items(), key=lambda item: -item[1])},
     )
 
@@ -120,6 +136,17 @@ def _meets(target: Target) -> Callable[[Sequence[Output]], bool]:
     needed = 1 if target.fps is None else int(_ENOUGH * target.fps * WINDOW_NS / 1e9)
     longest_ms = math.inf if target.delay_ms is None else target.delay_ms
     return lambda window: len(window) >= max(needed, 1) and max(delays_ms(window)) <= longest_ms
+
+
+def _rate_back_s(
+    outputs: Sequence[Output], begin_ns: int, end_ns: int, meets: Callable[[Sequence[Output]], bool]
+) -> float | None:
+    windows = _windows(outputs, begin_ns, end_ns, meets)
+    kept = np.cumsum([is_met for _, is_met in reversed(windows)])[::-1]
+    for number, (start_ns, is_met) in enumerate(windows):
+        if is_met and kept[number] >= _KEPT * (len(windows) - number):
+            return (start_ns - begin_ns) / 1e9
+    return None
 
 
 def _windows(

@@ -1,18 +1,20 @@
 """`splitrail bench switch`: what it costs to do each frame in another way than the one before.
 
-The lanes of an adaptive run in one thread, so that nothing overlaps and every microsecond shows: as many frames of each setting
-in one go, and the same frames with another setting after every one. Rounds of both take turns; their ratio is what it costs.
+The lanes of an adaptive run in one thread, so that nothing overlaps and every microsecond shows. Each setting has three frames
+in a row: the first follows another setting, the others do not. The first is compared with the mean of its own two followers,
+so what changes more slowly than three frames, such as the clock of the processor, does not count.
 """
 
 from __future__ import annotations
 
+import math
 import os
-import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from ..pipeline.clock import now_ns
@@ -35,21 +37,22 @@ from .assemble import Run
 from .config import RunConfig, bundle_folder
 
 _NUM_DECISIONS = 2000
+_IN_A_ROW = 3
+_TWO_SIDED_95 = 1.96
 
 
 @dataclass(frozen=True)
 class SwitchBench:
-    """What to measure. Raises ConfigError for too few frames."""
+    """What to measure. Raises ConfigError for no round, or a bundle of one setting."""
 
     bundle: str
-    num_frames: int = 10
-    repeats: int = 41
+    repeats: int = 200
     engine: str = "auto"
     threads: int = 1
 
     def __post_init__(self) -> None:
-        if self.num_frames < 5 or self.repeats < 1:
-            raise ConfigError("--num-frames must be at least 5 and --repeats at least 1")
+        if self.repeats < 1:
+            raise ConfigError("--repeats must be at least 1")
 
     def run(self) -> dict[str, Any]:
         """Times of both orders and their ratio, and the time of a decision, as JSON values."""
@@ -68,27 +71,24 @@ class SwitchBench:
         run = Run.plan(config, config.resolve_placement(), bundle)
         lanes = self._lanes(config, run, folder, bundle)
         packet = _golden(bundle, folder)
-        settings = range(len(run.settings))
-        in_one_go = [setting for setting in settings for _ in range(self.num_frames)]
-        in_turns = [setting for _ in range(self.num_frames) for setting in settings]
-        _stream(lanes, packet, in_turns[: 2 * len(run.settings)])
-        ratios, times_ms = [], []
-        for _ in range(self.repeats):
-            together_ns, apart_ns = _stream(lanes, packet, in_one_go), _stream(lanes, packet, in_turns)
-            ratios.append(apart_ns / together_ns)
-            times_ms.append(together_ns / len(in_one_go) / 1e6)
+        times_ms = np.concatenate(
+            [_round(lanes, packet, order) for order in _orders(len(run.settings), self.repeats + 1)]
+        )
         for lane in lanes:
             lane.close()
-        frame_ms = statistics.median(times_ms)
+        times_ms = times_ms[len(run.settings) :]  # the first round loads and warms
+        stayed_ms = times_ms[:, 1:].mean(axis=1)
+        costs = np.sort(times_ms[:, 0] / stayed_ms - 1)
+        low, high = median_interval(len(costs))
+        frame_ms = float(np.median(stayed_ms))
         decision_ms = _decision_ms(run)
         return {
             "bundle": str(folder),
             "settings": [setting.name for setting in run.settings],
-            "num_frames": len(in_turns),
-            "repeats": self.repeats,
+            "num_switches": len(costs),
             "frame_ms": round(frame_ms, 3),
-            "switch_cost": round(statistics.median(ratios) - 1, 5),
-            "switch_cost_spread": [round(min(ratios) - 1, 5), round(max(ratios) - 1, 5)],
+            "switch_cost": round(float(np.median(costs)), 5),
+            "switch_cost_interval": [round(float(costs[low]), 5), round(float(costs[high]), 5)],
             "decision_ms": round(decision_ms, 4),
             "decision_cost": round(decision_ms / frame_ms, 5),
         }
@@ -124,16 +124,22 @@ class SwitchBench:
 
 
 def print_switch(result: dict[str, Any], console: Console) -> None:
-    """As sentences."""
-    low, high = result["switch_cost_spread"]
+    """As a sentence."""
+    low, high = result["switch_cost_interval"]
     console.print(
-        f"{len(result['settings'])} settings, {result['num_frames']} frames, {result['repeats']} rounds: a frame takes "
-        f"{result['frame_ms']:.2f} ms; another setting for every frame costs {100 * result['switch_cost']:+.2f} % "
-        f"({100 * low:+.2f} to {100 * high:+.2f} %), a decision {1e3 * result['decision_ms']:.0f} us, "
+        f"{len(result['settings'])} settings, {result['num_switches']} switches: a frame takes {result['frame_ms']:.2f} ms, "
+        f"and one that follows another setting {100 * result['switch_cost']:+.2f} % (median; 95 % interval {100 * low:+.2f} to "
+        f"{100 * high:+.2f} %); a decision {1e3 * result['decision_ms']:.0f} us, "
         f"{100 * result['decision_cost']:.2f} % of a frame",
         soft_wrap=True,
         highlight=False,
     )
+
+
+def median_interval(num: int) -> tuple[int, int]:
+    """Indices into `num` sorted values between which their median lies with 95 %: order statistics, normal approximation."""
+    half = _TWO_SIDED_95 * math.sqrt(num) / 2
+    return max(0, math.floor((num - 1) / 2 - half)), min(num - 1, math.ceil((num - 1) / 2 + half))
 
 
 def _golden(bundle: Bundle, folder: Path) -> Callable[[int], Packet]:
@@ -147,16 +153,35 @@ def _golden(bundle: Bundle, folder: Path) -> Callable[[int], Packet]:
     return packet
 
 
-def _stream(lanes: Sequence[Switch], packet: Callable[[int], Packet], settings: Sequence[int]) -> int:
-    """Do a frame with each of these settings, one after the other; ns. Raises ConfigError: a frame fails."""
-    begin = now_ns()
-    for setting in settings:
-        frame = packet(setting)
-        for lane in lanes:
-            lane.process(frame)
-        if frame.kind is Kind.FAILED:
-            raise ConfigError(f"the bundle's golden frame fails: {frame.reason}; export the bundle again")
-    return now_ns() - begin
+def _orders(num: int, repeats: int) -> list[list[int]]:
+    """So many rounds of all settings, the same in every run; none follows itself."""
+    if num < 2:
+        raise ConfigError(
+            "a bundle of one setting has nothing to switch between; give one with several widths or wires"
+        )
+    random = np.random.default_rng(0)
+    orders: list[list[int]] = []
+    for _ in range(repeats):
+        order = [int(setting) for setting in random.permutation(num)]
+        if orders and orders[-1][-1] == order[0]:
+            order.reverse()
+        orders.append(order)
+    return orders
+
+
+def _round(lanes: Sequence[Switch], packet: Callable[[int], Packet], order: Sequence[int]) -> np.ndarray:
+    """Three frames of each of these settings in turn, ms [len(order), 3]. Raises ConfigError: a frame fails."""
+    times = np.empty((len(order), _IN_A_ROW))
+    for row, setting in enumerate(order):
+        for number in range(_IN_A_ROW):
+            frame = packet(setting)
+            begin = now_ns()
+            for lane in lanes:
+                lane.process(frame)
+            times[row, number] = (now_ns() - begin) / 1e6
+            if frame.kind is Kind.FAILED:
+                raise ConfigError(f"the bundle's golden frame fails: {frame.reason}; export the bundle again")
+    return times
 
 
 def _decision_ms(run: Run) -> float:

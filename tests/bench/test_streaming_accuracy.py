@@ -126,8 +126,25 @@ def test_each_step_of_the_link_has_its_rate_delay_and_recovery(adapted):
     # Frame 164 is captured 0.93 s after the step and done 0.09 s later.
     assert second.recovery_s == pytest.approx(1.02, abs=0.1)
     assert second.met_share == 1
+    assert second.rate_back_s == second.recovery_s
+    assert (first.is_rate_kept, second.is_rate_kept) == (True, True)
     assert second.shares["0.25 uint4"] > 0.9
     assert first.shares == {"1 fp16": 1.0}
+
+
+def test_a_rate_that_comes_and_goes_is_not_kept(tmp_path):
+    """15 FPS for a second after the step, then two seconds of three with 10."""
+    outputs = {n: n * 1000 / 15 for n in range(300) if n < 165 or n % 45 < 15 or n % 3}
+    folder = tmp_path / "run"
+    write(folder, outputs, 300, 1000 / 15, settings=SETTINGS, chain=[[0, "source"]], edges={}, graphs=[])
+    steps = [{"rate": "2mbit", "rate_bit_per_s": 2 * 10**6, "second": 10, "at_ns": 11 * S}]
+    (folder / "link.json").write_text(json.dumps(steps))
+    (step,) = step_results(FinishedRun.load(folder), Target(fps=15.0))
+    assert step.recovery_s < 0.1
+    assert step.rate_back_s is None or step.rate_back_s > 5
+    assert not step.is_rate_kept
+    # A target without a rate has none to keep.
+    assert step_results(FinishedRun.load(folder), Target(delay_ms=100.0))[0].rate_back_s is None
 
 
 def test_a_target_that_is_never_met_again_says_so(adapted):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import time
 
 import numpy as np
 import pytest
@@ -14,12 +15,13 @@ from splitrail.launch import workshop  # noqa: F401  registers the engines
 from splitrail.launch.adaptation import Adaptation
 from splitrail.launch.assemble import Run
 from splitrail.launch.bench_adapt import print_adapt
-from splitrail.launch.bench_switch import SwitchBench
+from splitrail.launch.bench_switch import SwitchBench, median_interval
 from splitrail.launch.cli import main
 from splitrail.launch.config import RunConfig
 from splitrail.pipeline.observer import NullObserver
 from splitrail.pipeline.packet import Kind, Packet
 from splitrail.pipeline.stage import Chain
+from splitrail.pipeline.switch import Switch
 from splitrail.stages.bundle import Bundle
 from splitrail.stages.codec import decode, encode
 from splitrail.stages.detections import Detections
@@ -141,9 +143,9 @@ def test_every_setting_gives_what_the_bundle_of_its_width_gives_also_when_they_t
 def test_service_times_are_measured_and_where_nothing_is_done_they_are_none(adaptive):
     lanes = Lanes(adaptive, policy="fixed:1,fp16", ways=("split", "local", "offload"))
     edge, far = lanes.parts[0].times_s["edge"], lanes.parts[1].times_s["far"]
-    assert all(time > 0 for time in edge)
-    for setting, time in zip(lanes.run.settings, far, strict=True):
-        assert (time > 0) == (setting.way != "local"), setting.name
+    assert all(took > 0 for took in edge)
+    for setting, took in zip(lanes.run.settings, far, strict=True):
+        assert (took > 0) == (setting.way != "local"), setting.name
     lanes.close()
 
 
@@ -157,11 +159,35 @@ def test_a_small_memory_for_graphs_gives_the_same(adaptive):
     little.close()
 
 
-def test_what_switching_costs_is_measured(adaptive):
-    result = SwitchBench(str(adaptive), num_frames=5, repeats=1, engine="onnxruntime").run()
-    assert result["num_frames"] == 5 * 9
+def test_what_switching_costs_is_measured(adaptive, monkeypatch):
+    """Lanes that are 20 ms slower after another setting are found to be."""
+    result = SwitchBench(str(adaptive), repeats=2, engine="onnxruntime").run()
+    assert result["num_switches"] == 2 * 9
     assert result["frame_ms"] > 0
     assert 0 < result["decision_ms"] < 5
+    before = [None]
+    process = Switch.process
+
+    def slow(self, packet):
+        if packet.setting != before[0]:
+            time.sleep(0.02)
+        before[0] = packet.setting
+        process(self, packet)
+
+    monkeypatch.setattr(Switch, "process", slow)
+    slower = SwitchBench(str(adaptive), repeats=2, engine="onnxruntime").run()
+    assert slower["switch_cost"] * slower["frame_ms"] > 15
+    low, high = slower["switch_cost_interval"]
+    assert low <= slower["switch_cost"] <= high
+
+
+def test_the_interval_of_a_median_holds_it_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    draws = np.sort(random.exponential(size=(4000, 60)), axis=1)
+    low, high = median_interval(60)
+    held = np.mean((draws[:, low] <= np.log(2)) & (np.log(2) <= draws[:, high]))
+    assert 0.94 <= held <= 0.98
+    assert median_interval(1) == (0, 0)
 
 
 def test_the_neural_filter_ends_empty_frames_in_every_setting_that_computes_the_head(tmp_path):
@@ -286,7 +312,7 @@ def test_the_table_adapt_of_a_file_is_checked(adaptive, tmp_path, clip, capsys):
     refused(["--config", config], "none of them is given", tmp_path, clip, capsys)
 
 
-def test_a_bundle_of_another_version_is_refused_by_both_versions(adaptive, tmp_path, clip, capsys):
+def test_a_bundle_of_another_schema_is_refused_by_both_versions(adaptive, tmp_path, clip, capsys):
     other = tmp_path / "other"
     other.mkdir()
     for name in Bundle.load(adaptive).checksums():
@@ -334,11 +360,26 @@ def test_the_table_of_bench_adapt_fits_a_terminal(tmp_path):
             "by_world": [0.4, 0.6],
         }
     ]
-    result = {"target": "target-fps=5", "camera_fps": 5, "policy": "model", "worlds": [{"seed": 3, "runs": rows}]}
-    result |= {"overall": overall, "lost": 0, "adaptive_is_best": False}
+    result = {
+        "target": "target-fps=5",
+        "camera_fps": 5,
+        "speed": 1,
+        "policy": "model",
+        "worlds": [{"seed": 3, "runs": rows}],
+    }
+    result |= {"overall": overall, "lost": 0, "kept_rate": [True, False], "adaptive_is_best": False}
     console = Console(width=80, record=True, file=io.StringIO())
     print_adapt(result, tmp_path, console)
     said = console.export_text()
-    for words in ("never", "0.512", "0.49", "seed 3", "0.400 0.600", "frames lost: 0", "NOT THE BEST"):
+    for words in (
+        "never",
+        "0.512",
+        "0.49",
+        "seed 3",
+        "0.400 0.600",
+        "frames lost: 0",
+        "NOT THE BEST",
+        "in 1 of 2 steps",
+    ):
         assert words in said
     assert "…" not in said
