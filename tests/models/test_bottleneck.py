@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 from splitrail.models.bottleneck import LAYER1_CHANNELS, PROJECTION_CHANNELS, ProjectionBottleneck, StudentLayer1
 from splitrail.models.cut import cuts_of, split
 from splitrail.models.detr import BottleneckAt, DetrConfig
+from splitrail.models.names import DETECTORS
 from splitrail.models.random_init import random_detr
 from splitrail.models.resnet import ResNet
 from splitrail.pipeline.errors import ConfigError
@@ -43,12 +45,12 @@ def test_the_projection_bottleneck_keeps_the_cells(channels: int) -> None:
 
 
 @pytest.mark.parametrize("place", ["layer1", "projection"])
-@pytest.mark.parametrize("depth", [18, 50])
-def test_tail_of_head_is_the_whole_detr_bit_for_bit(place: BottleneckAt, depth: int) -> None:
+@pytest.mark.parametrize("detector", DETECTORS)
+def test_tail_of_head_is_the_whole_detr_bit_for_bit(detector: str, place: BottleneckAt) -> None:
     torch.set_num_threads(1)
-    config = DetrConfig(
-        depth, width=8, d_model=32, heads=4, ffn=48, num_queries=7, num_classes=4, encoder_layers=1, decoder_layers=1,
-        bottleneck=3, bottleneck_at=place,
+    config = replace(
+        DETECTORS[detector], width=8, d_model=32, heads=4, ffn=48, num_queries=7, num_classes=4, encoder_layers=1,
+        decoder_layers=1, bottleneck=3, bottleneck_at=place,
     )  # fmt: skip
     detr = random_detr(config, 0)
     pixels = torch.randint(0, 256, (1, 70, 97, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))

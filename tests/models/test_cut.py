@@ -4,21 +4,29 @@ import pytest
 import torch
 
 from splitrail.models.cut import CUTS, WIRE_TENSOR, Segment, split
-from splitrail.models.detr import Detr, DetrConfig
+from splitrail.models.detr import Detr
+from splitrail.models.names import DETECTORS, config_of
 from splitrail.models.random_init import random_detr
 from splitrail.pipeline.errors import ConfigError
 
 EVERY_CHOICE = [cuts for number in range(1, 4) for cuts in combinations(CUTS, number)]
 SIZES = [((128, 96), (128, 96)), ((97, 161), (97, 161)), ((96, 160), (71, 160)), ((130, 90), (130, 33))]
+SMALL = {
+    "width": 8,
+    "num_classes": 4,
+    "num_queries": 7,
+    "d_model": 32,
+    "heads": 4,
+    "ffn": 48,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+}
 
 
-@pytest.fixture(scope="module", params=[(18, False), (50, True)], ids=["r18", "r50-dc5"])
+@pytest.fixture(scope="module", params=DETECTORS)
 def detr(request: pytest.FixtureRequest) -> Detr:
     torch.set_num_threads(1)
-    depth, dilation = request.param
-    return random_detr(
-        DetrConfig(depth, dilation, 8, num_classes=4, num_queries=7, d_model=32, heads=4, ffn=48, encoder_layers=2), 0
-    )
+    return random_detr(config_of(request.param, SMALL), 0)
 
 
 def chain(segments: list[Segment], pixels: torch.Tensor, valid_size: torch.Tensor) -> tuple[torch.Tensor, ...]:
