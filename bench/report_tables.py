@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .adapt_summary import adapt_sentences
 from .breakdown import edge_fps, lane_times
 from .finished_run import FinishedRun
 from .waits import CAUSES
@@ -100,6 +101,7 @@ def run_facts(run: FinishedRun) -> list[str]:
         sentences.append(
             f"Delays across hosts are known within {error_ms} ms, by the round trips between their clocks."
         )
+    sentences += [f"{sentence[:1].upper()}{sentence[1:]}." for sentence in adapt_sentences(summary["adapt"])]
     accuracy = summary.get("accuracy")
     if accuracy:
         value = accuracy.get("mAP")

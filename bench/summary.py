@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..pipeline.errors import SinkError
+from .adapt_summary import adapt_summary
 from .clock import RankClock, rank_clocks
 from .energy import energy_report
 from .intervals import Span, overlap_share
@@ -77,6 +78,7 @@ def summarize(journals: Mapping[int, list[dict[str, Any]]], error: str | None = 
         ),
         "overlap": begin.get("overlap"),
         "policy": begin.get("policy"),
+        "adapt": adapt_summary(line for lines in journals.values() for line in lines),
         "source": begins.get(source_rank, {}).get("source"),
         "counts": _counts(journals, fates),
         "num_warm_up": len(warm_up),

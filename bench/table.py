@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from .adapt_summary import adapt_sentences
+
 
 def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     """Per-stage service times, transfers, rate, delay, memory and counts. A * marks a percentile of too few frames."""
@@ -36,6 +38,8 @@ def print_summary(summary: Mapping[str, Any], console: Console) -> None:
     console.print(
         f"throughput: {fps:.1f} FPS" if fps is not None else "throughput: not measured (fewer than two results)"
     )
+    for sentence in adapt_sentences(summary["adapt"]):
+        console.print(sentence, highlight=False)
     if summary["overlap_share"] is not None:
         console.print(f"overlap: both ranks compute during {100 * summary['overlap_share']:.0f} % of the time")
     for rank in summary["ranks"]:

@@ -120,9 +120,8 @@ class Adaptation:
             self._observer,
             is_live=self._is_live,
             knows_age=self._knows_age,
-            on_missed=lambda text: print(
-                f"note: nothing meets {self._config.target}: {text}", file=sys.stderr, flush=True
-            ),
+            target=self._config.target,
+            tell=lambda text: print(f"note: {text}", file=sys.stderr, flush=True),
         )
 
     def switch(self, index: int) -> Switch | None:

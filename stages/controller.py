@@ -16,11 +16,11 @@ from .observed import Observed
 from .policy import Policy
 from .service_times import ServiceTimes
 from .setting import Setting
+from .target import Target
+from .target_watch import TargetWatch
 
 _TOLD_NS = 500_000_000
 """How often the journal hears what the link is taken to carry."""
-_MISSED_NS = 2_000_000_000
-"""A target that nothing meets for so long is told, once a run."""
 _NUM_INTERVALS = 15
 
 
@@ -39,10 +39,12 @@ class Controller:
         *,
         is_live: bool,
         knows_age: bool,
-        on_missed: Callable[[str], None] = lambda text: None,
+        target: Target | None = None,
+        tell: Callable[[str], None] = lambda text: None,
     ) -> None:
         """`edge` and `far` are the service times of the sending and the receiving lane. `is_live`: the source does not wait.
-        `knows_age`: its clock is this rank's. `on_missed` hears, once, why nothing meets the target."""
+        `knows_age`: its clock is this rank's. `tell` hears, once each, why the `target` is missed, and that the source is
+        too slow for it."""
         self._inbound = inbound
         self._names = tuple(setting.name for setting in settings)
         self._table_bytes = tuple((setting.bytes_per_frame or 0.0) + HEADER_BYTES for setting in settings)
@@ -53,7 +55,7 @@ class Controller:
         self._observer = observer
         self._is_live = is_live
         self._knows_age = knows_age
-        self._on_missed = on_missed
+        self._watch = None if target is None else TargetWatch(target, self._names, observer, tell)
         # Nothing is known of the link yet, so nothing large is sent at first.
         self.current = min(range(len(settings)), key=self._table_bytes.__getitem__)
         self._is_first = True
@@ -61,8 +63,6 @@ class Controller:
         self._intervals_s: deque[float] = deque(maxlen=_NUM_INTERVALS)
         self._num_served = 0
         self._told_ns = 0
-        self._missed_since_ns: int | None = None
-        self._has_told_missed = False
 
     def receive(self) -> Packet | None:
         """The next packet, with its setting."""
@@ -91,15 +91,8 @@ class Controller:
                 rate_bit_per_s=_bits(seen.rate_bytes_per_s),
                 under_way_bytes=seen.under_way_bytes,
             )
-        if decision.is_reachable:
-            self._missed_since_ns = None
-        elif self._missed_since_ns is None:
-            self._missed_since_ns = time_ns
-        elif time_ns - self._missed_since_ns >= _MISSED_NS and not self._has_told_missed:
-            self._has_told_missed = True
-            text = f"{self._names[self.current]} is the best there is now, {_rate(seen.rate_bytes_per_s)}"
-            self._observer.event("target_missed", f=packet.frame, why=text)
-            self._on_missed(text)
+        if self._watch is not None:
+            self._watch.look(packet.frame, seen, decision)
 
     def _pace(self, packet: Packet) -> None:
         """Keep the time between two captured frames of a live source."""
@@ -143,9 +136,3 @@ class Controller:
 
 def _bits(rate: float | None) -> int | None:
     return None if rate is None else round(8 * rate)
-
-
-def _rate(rate: float | None) -> str:
-    return (
-        "before the link has carried anything" if rate is None else f"where the link carries {8e-6 * rate:.3g} Mbit/s"
-    )

@@ -111,8 +111,7 @@ def simulate(
     target = target or Target(fps=15.0)
     link = Link(rate, jitter_ns=round(jitter_ms * MS))
     flow = Flow(link.round_trip_ns, len(settings))
-    events = Events()
-    missed = []
+    events, told = Events(), []
     indices = range(len(settings))
     source = _Source()
     edge = ServiceTimes([(measured_edge_ms or edge_ms)(index) / 1e3 for index in indices])
@@ -126,7 +125,8 @@ def simulate(
         events,
         is_live=True,
         knows_age=True,
-        on_missed=missed.append,
+        target=target,
+        tell=told.append,
     )
     clock = [S]
     monkeypatch.setattr("splitrail.stages.controller.now_ns", lambda: clock[0])
@@ -178,6 +178,8 @@ def simulate(
         results.append(
             Result(packet.frame, packet.setting, captured_ns, picked_ns, now, far_free_ns + link.round_trip_ns // 2)
         )
+    missed = [facts["why"] for facts in events.of("target_missed")]
+    assert told == [facts["why"] for name, facts in events.events if name in ("target_missed", "source_slow")]
     return results, events, controller, missed
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from splitrail.bench.adapt_summary import adapt_sentences
 from splitrail.bench.intervals import merge, overlap_share
 from splitrail.bench.journal import Journal, journal_path, read_journal
 from splitrail.bench.percentile import percentiles
@@ -114,6 +115,25 @@ def test_an_empty_frame_is_a_result_of_a_headers_bytes():
     assert edge["bytes_per_result"] == pytest.approx((4 * 320 + 5 * 1320) / 9, abs=0.1)
     assert edge["transfer"]["num"] == 6
     assert summarize({rank: [] for rank in lines})["edges"] == []
+
+
+def test_an_adaptive_run_tells_that_its_target_was_missed():
+    lines = journals()
+    assert summarize(lines)["adapt"] is None
+    assert adapt_sentences(None) == []
+    lines[0][0]["adapt"] = {"target": "target-fps=15", "policy": "fixed:1,fp16"}
+    kept = summarize(lines)["adapt"]
+    assert kept == {"target": "target-fps=15", "policy": "fixed:1,fp16", "target_missed": None, "source_slow": None}
+    assert adapt_sentences(kept) == ["target-fps=15: never missed for two seconds"]
+    assert adapt_sentences({**kept, "target": None}) == []
+    for name, frame, why in (("target_missed", 7, "it is slow"), ("source_slow", 8, "the source gives 5.0 FPS")):
+        lines[0].append({"e": name, "f": frame, "why": why, "t": 1})
+    told = summarize(lines)["adapt"]
+    assert told["target_missed"] == {"frame": 7, "why": "it is slow"}
+    assert adapt_sentences(told) == [
+        "target missed, for two seconds by frame 7: it is slow",
+        "source too slow for the target: the source gives 5.0 FPS",
+    ]
 
 
 def test_a_crash_leaves_frames_unfinished_and_says_so():

@@ -93,8 +93,25 @@ def test_an_edge_that_is_too_slow_for_any_setting_runs_the_most_accurate(monkeyp
 
 
 def test_a_source_slower_than_the_target_is_not_missed(monkeypatch):
-    _, _, _, missed = simulate(fps=5.0, edge_ms=lambda setting: 150.0, seconds=20, monkeypatch=monkeypatch)
+    _, events, _, missed = simulate(fps=5.0, edge_ms=lambda setting: 150.0, seconds=20, monkeypatch=monkeypatch)
     assert not missed
+    # Still no setting reaches 15 FPS, and why is told once.
+    (slow,) = events.of("source_slow")
+    assert slow["why"] == "the source gives 5.0 FPS, so that nothing reaches target-fps=15"
+    _, events, _, _ = simulate(fps=14.9, seconds=20, monkeypatch=monkeypatch)
+    assert not events.of("source_slow")
+
+
+def test_a_setting_that_never_changes_tells_that_it_misses(monkeypatch):
+    """80 kB at 15 FPS take 9.6 Mbit/s."""
+    slow = {"rate": lambda ns: 4e6, "seconds": 20, "monkeypatch": monkeypatch}
+    _, _, _, (why,) = simulate("fixed:1,fp16", **slow)
+    assert why.startswith("1 fp16 does not meet target-fps=15: it makes 6.2 FPS where the link carries 4")
+    _, _, _, (why,) = simulate("fixed:1,fp16", target=Target(delay_ms=75.0), **slow)
+    assert why.startswith("1 fp16 does not meet target-delay-ms=75: it makes ")
+    for fps in (15.0, 5.0):
+        _, _, _, missed = simulate("fixed:0.5,uint8", rate=lambda ns: 4e6, fps=fps, seconds=20, monkeypatch=monkeypatch)
+        assert not missed
 
 
 @pytest.mark.parametrize(
