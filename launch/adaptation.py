@@ -67,6 +67,8 @@ class Adaptation:
         self._pool = GraphPool(None if budget_mb is None else round(budget_mb * 1e6))
         self._filter: Stage | None = None
         cut = run.cut
+        before = run.lanes[cut].inbound
+        self._comes_as_jpeg = before is not None and run.is_jpeg(run.lanes[before])
         self._chains: dict[int, list[list[Stage]]] = {}
         for index, make in ((cut, self._edge_chain), (cut + 1, self._far_chain), (cut + 2, self._post_chain)):
             if run.lanes[index].rank == rank:
@@ -135,12 +137,15 @@ class Adaptation:
     def _edge_chain(self, setting: Setting) -> list[Stage]:
         at = self._run.at(setting)
         plan = at.lanes[self._run.cut]
+        stages: list[Stage] = []
+        if self._comes_as_jpeg:
+            stages.append(JpegDecode("pixels", at.bundle.preprocess.pixel_dtype))
         if setting.way == "offload":
-            return [JpegEncode(setting.jpeg_quality or 0, "pixels")]
+            return [*stages, JpegEncode(setting.jpeg_quality or 0, "pixels")]
         if setting.way == "local":
             names = at.bundle.chain(is_filtered=at.is_filtered)
-            return [*(self._graph(at, name) for name in names), self._open_postprocess()]
-        stages = [self._graph(at, name) for name in plan.stages[:-1]]
+            return [*stages, *(self._graph(at, name) for name in names), self._open_postprocess()]
+        stages += [self._graph(at, name) for name in plan.stages[:-1]]
         stages.append(self._graph(at, plan.stages[-1], at.made_by_graph(plan)))
         if shapes := at.encodes(plan):
             fixed = {name: shape for name, shape in shapes.items() if shape is not None}
@@ -189,6 +194,8 @@ class Adaptation:
         height, width = (int(side) for side in frame["valid_size"])
         packet = Packet(0, 0, 0, (height, width), (height, width), tensors={"pixels": frame["pixels"]})
         if not is_far:
+            if self._comes_as_jpeg:
+                JpegEncode(tensor="pixels").process(packet)
             return packet
         if setting.way == "offload":
             JpegEncode(setting.jpeg_quality or 0, "pixels").process(packet)

@@ -141,6 +141,10 @@ class Run:
         names = self.contents(lane)
         return ("jpeg",) if names in (("pixels",), ("image",)) and self.image_wire == "jpeg" else names
 
+    def is_jpeg(self, lane: LanePlan) -> bool:
+        """Whether an image leaves this lane as a JPEG."""
+        return self.crosses(lane) and self.edge_tensors(lane) != self.contents(lane)
+
     def max_message_bytes(self, lane: LanePlan) -> int:
         """Largest payload that can leave a lane, bytes."""
         names = self.contents(lane)
