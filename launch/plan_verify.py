@@ -136,6 +136,9 @@ class Verification:
             "jpeg_quality": profile.images.jpeg_quality,
             "policy": "wait",
         }
+        if candidate.width != 1:
+            # A run takes one width only as the policy of an adaptive one.
+            config["adapt"] = {"policy": f"fixed:{candidate.width:g},{candidate.wire}", "wires": [candidate.wire]}
         if self.plan.bundle is not None and self.plan.bundle.filter is not None:
             config["filter"] = False  # what a filter saves depends on the pictures, and is not planned
         try:
@@ -227,7 +230,8 @@ def own_times(run: FinishedRun, host_of_rank: Sequence[int]) -> TimeOf:
         times[host_of_rank[work.rank], work.stage].append((work.end_ns - work.begin_ns) / 1e6)
 
     def time_of(host: int, stage: str) -> StageTime:
-        plain = stage.partition("/")[0]
+        # A run at a narrower width calls its graphs as ever.
+        plain = stage.partition("/")[0].partition("@")[0]
         step = stage.rpartition("/")[2]
         name = step if step in ("encode", "decode") else _JOURNAL_NAMES.get(plain, plain)
         # Stages that a run does not have, such as `network`, count nothing.

@@ -102,9 +102,7 @@ def plan(
         )
         verification = Verification(question, str(bundle), out, frames, options, drift, delay)
         with Console(stderr=True).status("") as status:
-            # A run takes one width only as the policy of an adaptive one.
-            widest = [row for row in rows if row.candidate.width == 1]
-            verified = verification.run(choose_rows(widest, only), lambda what: status.update(f"running {what}"))
+            verified = verification.run(choose_rows(rows, only), lambda what: status.update(f"running {what}"))
         result["verified"] = [row.to_json() for row in verified]
         if not json:
             print_verified(verified, console)

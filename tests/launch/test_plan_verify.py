@@ -5,6 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from adaptive_bundle import make_adaptive_bundle
 from run_support import splitrail
 
 from splitrail.bench.profile import StageTime
@@ -42,6 +43,8 @@ def test_own_times_are_those_of_the_journal_without_the_warm_up():
     assert time_of(0, "encode-jpeg/pixels").solo_ms == 2
     assert time_of(1, "head/fp16/decode").solo_ms == 1
     assert time_of(0, "network").solo_ms == 0
+    # The graphs of a narrower width have their own times in a profile, and the same names in a journal.
+    assert time_of(1, "tail@0.5").solo_ms == time_of(1, "tail@0.5/uint8").solo_ms == 7
 
 
 def test_engines_are_prepared_once_and_timed_before_each_row(monkeypatch, tmp_path):
@@ -114,6 +117,43 @@ def test_rows_are_run_and_compared(bundle, clip, tmp_path):
             assert summary["counts"]["done"] == 30
     transformer = json.loads(next(out.glob("transformer*jpeg/summary.json")).read_text())
     assert next(edge["name"] for edge in transformer["edges"]).endswith(" jpeg")
+
+
+@pytest.mark.mpi
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_rows_of_a_narrower_width_are_run_too(clip, tmp_path):
+    make_adaptive_bundle(tmp_path / "bundle", accuracies=False)
+    profile, out = tmp_path / "here.toml", tmp_path / "runs"
+    result = splitrail(
+        "bench", "profile", "--bundle", tmp_path / "bundle", "--engine", "onnxruntime", "--threads", 1, "--source", clip,
+        "--seconds", 0.1, "--out", profile, "--no-coload",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    result = splitrail(
+        "plan", "--bundle", tmp_path / "bundle", "--profile", profile, "--profile", profile, "--verify", "--frames", 24, "--json",
+        "--no-delay", "--no-drift", "--only", "x0.25-uint8,x0.5-fp16-jpeg", "--out", out,
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    verified = {
+        (row["placement"], row["width"], row["wire"], row["images"]): row for row in json.loads(result.out)["verified"]
+    }
+    assert set(verified) == {
+        ("backbone", 0.25, "uint8", None),
+        ("transformer", 0.25, "uint8", "raw"),
+        ("transformer", 0.25, "uint8", "jpeg"),
+        ("transformer", 0.5, "fp16", "jpeg"),
+    }
+    for (placement, width, wire, _), row in verified.items():
+        assert row["measured_fps"] > 0
+        assert row["fps_by_own_times_ratio"] > 0.1
+        folder = next(path for path in out.glob(f"{placement}-*x{width:g}-{wire}*"))
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["counts"]["done"] == 24
+        assert summary["adapt"]["policy"] == f"fixed:{width:g},{wire}"
+        size = {"uint8": 1, "fp16": 2}[wire] * 16 * 8 * 12 * width
+        (edge,) = (edge for edge in summary["edges"] if "features" in edge["name"])
+        assert size + 320 <= edge["bytes_per_frame"] <= size + 640
 
 
 def test_only_picks_rows_by_words():
