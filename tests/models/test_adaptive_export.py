@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from splitrail.bench.setting_tree import Computing, SettingTree
 from splitrail.models.detector import (
     config_of_arguments,
+    config_of_detector,
     for_inference,
     preprocess_of,
     random_detector,
@@ -81,46 +85,82 @@ def bundle_of(kind: str, root: Path) -> tuple[Bundle, Path]:
     return Bundle.load(folder), folder
 
 
-def run(bundle: Bundle, folder: Path, frame: dict[str, np.ndarray], engine: str) -> dict[str, np.ndarray]:
-    """Head then tail: every wire tensor and output."""
-    tensors = {"pixels": frame["pixels"], "valid_size": frame["valid_size"]}
+@cache
+def model_of(kind: str) -> nn.Module:
+    """The detector that `bundle_of` exports, in torch."""
+    options = dict(KINDS[kind])
+    detector = options.pop("detector")
+    return for_inference(random_detector(model_config(detector, widths=WIDTHS, **options), 0))
+
+
+_expected: dict[tuple[str, float], list[dict[str, np.ndarray]]] = {}
+
+
+def expected_of(kind: str, width: float, golden: list[dict[str, np.ndarray]]) -> list[dict[str, np.ndarray]]:
+    """What the fixed network sliced to `width`, uncut, says to each golden frame; the same for every engine."""
+    if (kind, width) not in _expected:
+        model = model_of(kind)
+        (whole,) = split_detector(sliced(model, width), (), preprocess_of(config_of_detector(model), SIZE))
+        with torch.inference_mode():
+            computed = [
+                whole.compute(torch.from_numpy(frame["pixels"]), torch.from_numpy(frame["valid_size"]))
+                for frame in golden
+            ]
+        _expected[kind, width] = [
+            {name: value.numpy() for name, value in zip(whole.fp32_names, values, strict=True)} for values in computed
+        ]
+    return _expected[kind, width]
+
+
+def run(
+    bundle: Bundle, folder: Path, frames: list[dict[str, np.ndarray]], engine: str, loaded: dict[str, Any]
+) -> list[dict[str, np.ndarray]]:
+    """Head then tail for each frame: every wire tensor and output. `loaded` are the engines by graph: those that no width
+    changes are opened once."""
+    every = [{"pixels": frame["pixels"], "valid_size": frame["valid_size"]} for frame in frames]
     for index, stage in enumerate(bundle.stages):
         outputs = stage.wire_tensors or tuple(tensor.name for tensor in stage.outputs)
-        if engine == "torch":
-            loaded = open_torch_engine(folder, bundle, index, 1)
-        else:
-            loaded = open_engine(engine, "fp32", folder, bundle, index, outputs, 1)
-        found = loaded.run({tensor.name: tensors[tensor.name] for tensor in stage.inputs}, outputs)
-        tensors |= {name: np.array(array) for name, array in found.items()}
-        loaded.close()
-    return tensors
+        if stage.graph not in loaded:
+            loaded[stage.graph] = (
+                open_torch_engine(folder, bundle, index, 1)
+                if engine == "torch"
+                else open_engine(engine, "fp32", folder, bundle, index, outputs, 1)
+            )
+        for tensors in every:
+            found = loaded[stage.graph].run({tensor.name: tensors[tensor.name] for tensor in stage.inputs}, outputs)
+            tensors |= {name: np.array(array) for name, array in found.items()}
+    return every
+
+
+@pytest.fixture
+def loaded() -> Iterator[dict[str, Any]]:
+    """Engines that `run` opens."""
+    engines: dict[str, Any] = {}
+    yield engines
+    for engine in engines.values():
+        engine.close()
 
 
 @pytest.mark.parametrize("engine", ["torch", "onnxruntime", "openvino"])
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_every_width_is_the_fixed_network_sliced_to_it(kind: str, engine: str, root: Path) -> None:
+def test_every_width_is_the_fixed_network_sliced_to_it(
+    kind: str, engine: str, root: Path, loaded: dict[str, Any]
+) -> None:
     bundle, folder = bundle_of(kind, root)
-    options = dict(KINDS[kind])
-    detector = options.pop("detector")
-    config = model_config(detector, widths=WIDTHS, **options)
-    model = for_inference(random_detector(config, 0))
     channels = []
     for width in WIDTHS:
         view = bundle.at_width(width)
-        (whole,) = split_detector(sliced(model, width), (), preprocess_of(config, SIZE))
         golden = view.golden_frames(folder)
-        actual = [run(view, folder, frame, engine) for frame in golden]
-        for frame, found in zip(golden, actual, strict=True):
-            with torch.inference_mode():
-                expected = whole.compute(torch.from_numpy(frame["pixels"]), torch.from_numpy(frame["valid_size"]))
-            for name, value in zip(whole.fp32_names, expected, strict=True):
-                np.testing.assert_array_equal(frame[name], value.numpy())
+        actual = run(view, folder, golden, engine, loaded)
+        for frame, found, expected in zip(golden, actual, expected_of(kind, width, golden), strict=True):
+            for name, value in expected.items():
+                np.testing.assert_array_equal(frame[name], value)
                 if engine == "torch":
-                    np.testing.assert_array_equal(found[name], value.numpy())
+                    np.testing.assert_array_equal(found[name], value)
             assert set(found) == set(frame)
         assert agreement_of(view, golden, actual, "fp32").disagreement == ""
         channels.append(golden[0]["bottleneck"].shape[1])
-    assert channels == [max(1, round(config.bottleneck * width)) for width in WIDTHS]
+    assert channels == [max(1, round(KINDS[kind]["bottleneck"] * width)) for width in WIDTHS]
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
@@ -184,7 +224,7 @@ def test_a_slimmed_detector_is_exported_as_what_its_configuration_says(root: Pat
     assert (trial.failure, trial.disagreement) == ("", "")
 
 
-def test_sizes_may_vary(tmp_path: Path) -> None:
+def test_sizes_may_vary(tmp_path: Path, loaded: dict[str, Any]) -> None:
     options = dict(KINDS["projection"])
     bundle = export_bundle(
         options.pop("detector"),
@@ -199,7 +239,7 @@ def test_sizes_may_vary(tmp_path: Path) -> None:
         view = bundle.at_width(width)
         golden = view.golden_frames(tmp_path / "b")
         assert golden[0]["bottleneck"].shape != golden[1]["bottleneck"].shape
-        actual = [run(view, tmp_path / "b", frame, "onnxruntime") for frame in golden]
+        actual = run(view, tmp_path / "b", golden, "onnxruntime", loaded)
         assert agreement_of(view, golden, actual, "fp32").disagreement == ""
 
 
@@ -234,7 +274,9 @@ def test_what_cannot_be_exported_is_told(options: dict[str, Any], words: str, tm
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino", "torch"])
+@pytest.mark.parametrize(
+    "engine", ["onnxruntime", *(pytest.param(name, marks=pytest.mark.slow) for name in ("openvino", "torch"))]
+)
 def test_every_setting_at_once_is_what_it_is_alone(engine: str, root: Path) -> None:
     register_engine(EngineKind("torch", "splitrail.models.engine:open_torch_engine", "torch", "torch", ("fp32",)))
     bundle, folder = bundle_of("projection", root)
