@@ -60,7 +60,7 @@ class Position(pydantic.BaseModel):
     history: list[dict[str, Any]] = []
     """A record per complete epoch."""
     best: float = -1.0
-    """Highest mAP on the validation images, AUC of a neural filter."""
+    """Highest mAP on the validation images, of a student by its goal; AUC of a neural filter."""
 
     @property
     def training(self) -> Recipe:

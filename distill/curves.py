@@ -9,6 +9,7 @@ from typing import Any, get_args
 
 from ..pipeline.errors import UsageError
 from .features import Place
+from .goal import value_at
 from .sandwich import NARROWEST, WIDEST
 
 CURVES = "curves.png"
@@ -25,11 +26,11 @@ _LOSSES = {
 }
 """Key of an epoch's record -> its name in the picture."""
 _GOALS = {"mAP": ("mAP@50", "mAP@75", "mAP"), "AUC": ("AUC",)}
-"""Goal -> what is drawn of an evaluation."""
+"""Goal -> what is drawn of an evaluation; of masks and keypoints the same, in their tables."""
 
 
 def draw_curves(history: Sequence[dict[str, Any]], path: Path, goal: str = "mAP") -> None:
-    """Losses and what evaluations gave over epochs. Raises UsageError without matplotlib."""
+    """Losses and what evaluations gave over epochs; `goal` as `value_at` reads it. Raises UsageError without matplotlib."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -42,9 +43,11 @@ def draw_curves(history: Sequence[dict[str, Any]], path: Path, goal: str = "mAP"
             left.plot(*_points(known, name), marker="." if len(known) == 1 else None, label=label)
     left.set(xlabel="epoch", ylabel="loss on the training images", yscale="log")
     left.legend()
-    judged = [record for record in history if record.get(goal) is not None]
-    for name in _GOALS[goal]:
-        right.plot(*_points(judged, name), marker=".", label=name)
+    judged = [record for record in history if value_at(record, goal) is not None]
+    table, _, last = goal.rpartition(".")
+    for name in _GOALS[last]:
+        key, label = (f"{table}.{name}", f"{name} of {table}") if table else (name, name)
+        right.plot(*_points(judged, key), marker=".", label=label)
     right.set(xlabel="epoch", ylabel="on the validation images", ylim=(0, 1))
     right.legend()
     partial = path.with_suffix(".partial.png")
@@ -52,5 +55,5 @@ def draw_curves(history: Sequence[dict[str, Any]], path: Path, goal: str = "mAP"
     os.replace(partial, path)
 
 
-def _points(records: Sequence[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
-    return [record["epoch"] for record in records], [record[name] for record in records]
+def _points(records: Sequence[dict[str, Any]], key: str) -> tuple[list[int], list[float | None]]:
+    return [record["epoch"] for record in records], [value_at(record, key) for record in records]

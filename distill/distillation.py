@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..models.detector import config_of_detector, postprocess_of
 from ..pipeline.errors import ConfigError, UsageError
 from .checkpoint import Checkpoint, Position
 from .crew import Crew
+from .goal import has_shapes
 from .loader import SampleSet, TrainingBatches
 from .loop import Pace, TrainingLoop, Watch
 from .student_pictures import picture_sets
@@ -45,7 +47,8 @@ class Distillation(TrainingLoop):
         self.phase = 0
         """Which of the recipe's numbers of epochs it is at."""
         self.preprocess = teacher.preprocess
-        self.pictures = picture_sets(recipe, teacher.classes, teacher.preprocess.size)
+        shapes = has_shapes(postprocess_of(config_of_detector(teacher.model), 0.0))
+        self.pictures = picture_sets(recipe, teacher.classes, teacher.preprocess.size, with_shapes=shapes)
         super().__init__(Pace.of(recipe), learner, position, out, device, watch, crew)
         self._begin_phase()
         if checkpoint is not None:
@@ -85,6 +88,7 @@ class Distillation(TrainingLoop):
             "teacher": self.recipe.teacher,
             "student": self.position.student.detector if self.position.student else "",
             "steps": self.position.step,
+            "goal": self.goal,
             "validation": self.position.best if self.position.best >= 0 else None,
             "held_out": self.judge_held_out(),
         }

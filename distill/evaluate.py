@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import nn
 
-from ..bench.accuracy import Accuracy, Truth, evaluate_boxes
+from ..bench.accuracy import Accuracy, IouType, Truth, evaluate_all, evaluate_boxes
 from ..bench.pictures import Picture, Pictures
 from ..models.detector import config_of_detector, postprocess_of, split_detector
 from ..models.detr import Detr
@@ -50,13 +50,28 @@ def evaluate_detector(
     nms_iou: NmsIou | None = None,
     progress: Progress | None = None,
 ) -> Accuracy:
-    """Boxes of a `Detr` or an `Rcnn` on the first `num_images` pictures, in evaluation mode, in float32.
+    """`evaluate_kinds` of boxes."""
+    return evaluate_kinds(model, pictures, num_images, preprocess, nms_iou=nms_iou, progress=progress)["bbox"]
 
-    Raises ConfigError: `nms_iou` for an R-CNN.
+
+def evaluate_kinds(
+    model: nn.Module,
+    pictures: Pictures,
+    num_images: int,
+    preprocess: PreProcess,
+    *,
+    nms_iou: NmsIou | None = None,
+    progress: Progress | None = None,
+) -> dict[IouType, Accuracy]:
+    """Boxes of a detector on the first `num_images` pictures, in evaluation mode, in float32; masks and keypoints too where
+    both the detector and the pictures have them.
+
+    Raises ConfigError: `nms_iou` for an R-CNN; AccuracyError: pictures with another number of keypoints.
     """
     spec = with_nms(postprocess_of(config_of_detector(model), 0.0), nms_iou)
     if isinstance(model, Detr) and preprocess.size is not None:
-        return evaluate_detr(model, pictures, num_images, preprocess.size, nms_iou=spec.nms_iou, progress=progress)
+        boxes = evaluate_detr(model, pictures, num_images, preprocess.size, nms_iou=spec.nms_iou, progress=progress)
+        return {"bbox": boxes}
     return _one_by_one(model, pictures, num_images, preprocess, spec, progress)
 
 
@@ -68,7 +83,7 @@ def _one_by_one(
     preprocess: PreProcess,
     spec: PostProcess,
     progress: Progress | None,
-) -> Accuracy:
+) -> dict[IouType, Accuracy]:
     device = next(model.parameters()).device
     was_training = model.training
     model.eval()
@@ -90,7 +105,7 @@ def _one_by_one(
         if progress is not None:
             progress(index + 1, num_images)
     model.train(was_training)
-    return evaluate_boxes(keeper.truth, detections, len(pictures.classes))
+    return evaluate_all(keeper.truth, detections, len(pictures.classes))
 
 
 @torch.inference_mode()

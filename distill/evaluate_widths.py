@@ -8,46 +8,56 @@ from typing import Any
 
 from torch import nn
 
-from ..bench.accuracy import Accuracy
+from ..bench.accuracy import Accuracy, IouType
 from ..bench.pictures import Pictures
 from ..models.slimmable import set_width, widths_of
 from ..stages.bundle import PreProcess
-from .evaluate import evaluate_detector
+from .evaluate import evaluate_kinds
+
+_TABLES: tuple[tuple[IouType, str], ...] = (("segm", "masks"), ("keypoints", "keypoints"))
+"""Besides the boxes; as `accuracies_json` calls them."""
 
 
 def evaluate_widths(
     model: nn.Module, pictures: Pictures, num_images: int, preprocess: PreProcess
-) -> dict[float, Accuracy]:
-    """Of the first `num_images` pictures, by width, increasing; see `evaluate_detector`. Leaves the detector at width 1."""
+) -> dict[float, dict[IouType, Accuracy]]:
+    """Of the first `num_images` pictures, by width, increasing; see `evaluate_kinds`. Leaves the detector at width 1."""
     found = {}
     try:
         for width in widths_of(model):
             set_width(model, width)
-            found[width] = evaluate_detector(model, pictures, num_images, preprocess)
+            found[width] = evaluate_kinds(model, pictures, num_images, preprocess)
     finally:
         set_width(model, 1.0)
     return found
 
 
-def widths_json(found: Mapping[float, Accuracy]) -> dict[str, Any]:
+def widths_json(found: Mapping[float, Mapping[IouType, Accuracy]]) -> dict[str, Any]:
     """As JSON values: the means over the widths under the usual names, and each width's own under "widths"."""
-    means = {}
+    result = _means([each["bbox"] for each in found.values()])
+    widths = {f"{width:g}": _short(each["bbox"]) for width, each in found.items()}
+    for kind, name in _TABLES:
+        if all(kind in each for each in found.values()):
+            result[name] = _means([each[kind] for each in found.values()])
+            for width, each in found.items():
+                widths[f"{width:g}"][name] = _short(each[kind])
+    return {**result, "widths": widths}
+
+
+def _means(found: list[Accuracy]) -> dict[str, Any]:
+    means: dict[str, Any] = {"num_images": found[0].num_images, "num_objects": found[0].num_objects}
     for name, values in (
-        ("mAP", [each.map for each in found.values()]),
-        ("mAP@50", [each.map_50 for each in found.values()]),
-        ("mAP@75", [each.map_75 for each in found.values()]),
+        ("mAP", [each.map for each in found]),
+        ("mAP@50", [each.map_50 for each in found]),
+        ("mAP@75", [each.map_75 for each in found]),
     ):
         known = [value for value in values if value is not None]
         means[name] = round(fmean(known), 5) if known else None
-    first = next(iter(found.values()))
-    return {
-        "num_images": first.num_images,
-        "num_objects": first.num_objects,
-        **means,
-        "widths": {
-            f"{width:g}": {"mAP": _rounded(each.map), "mAP@50": _rounded(each.map_50)} for width, each in found.items()
-        },
-    }
+    return means
+
+
+def _short(accuracy: Accuracy) -> dict[str, Any]:
+    return {"mAP": _rounded(accuracy.map), "mAP@50": _rounded(accuracy.map_50)}
 
 
 def _rounded(value: float | None) -> float | None:

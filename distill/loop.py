@@ -19,6 +19,7 @@ from ..pipeline.errors import ConfigError, SplitrailError, UsageError
 from .checkpoint import BEST, LAST, Checkpoint, Position
 from .crew import Crew
 from .curves import CURVES, draw_curves
+from .goal import value_at
 from .learner import Batch
 from .loader import TrainingBatches
 from .recipe import Recipe
@@ -81,7 +82,7 @@ class TrainingLoop(ABC):
     """
 
     goal = "mAP"
-    """Key, in an epoch's record, of what is to become large; the best checkpoint is the one where it is largest."""
+    """Key, in an epoch's record (`value_at`), of what is to become large; the best checkpoint is the one where it is largest."""
     kind = "size"
     """Key in an epoch's record; only records with the same value there can be compared by `goal`."""
 
@@ -169,8 +170,9 @@ class TrainingLoop(ABC):
         if self._is_due() and self._crew.leads:
             record |= self._judge()
         position.history.append(record)
-        is_first = all(line[self.kind] != record[self.kind] or self.goal not in line for line in position.history[:-1])
-        reached = record.get(self.goal)
+        before = [line for line in position.history[:-1] if line[self.kind] == record[self.kind]]
+        is_first = all(value_at(line, self.goal) is None for line in before)
+        reached = value_at(record, self.goal)
         if reached is not None and (is_first or reached > position.best):
             position.best = reached
             self._save(BEST)

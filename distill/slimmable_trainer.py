@@ -9,6 +9,7 @@ from .checkpoint import Checkpoint
 from .evaluate_widths import evaluate_widths, widths_json
 from .feature_match import FeatureMatcher
 from .finished import load_chosen
+from .goal import require_judged
 from .kept_pictures import KeptPictures
 from .loader import SampleSet
 from .recalibration import recalibrate
@@ -23,7 +24,8 @@ _STUDENT = "learner.student."
 
 
 class SlimmableTrainer(StudentTrainer):
-    """Trains a student with several widths; the checkpoint that is chosen is the one whose mean mAP over them is highest.
+    """Trains a student with several widths; the checkpoint that is chosen is the one whose mean mAP over them,
+    by the recipe's goal, is highest.
 
     See `StudentTrainer`. With `recalibrate_images` there is a second checkpoint at the end, judged beside the first.
     """
@@ -35,7 +37,10 @@ class SlimmableTrainer(StudentTrainer):
         pictures = _kept(self.pictures.validation)
         self.pictures = self.pictures._replace(validation=pictures)
         num_images = self.recipe.data.validation_images
-        return widths_json(evaluate_widths(self.learner.student, pictures, num_images, self.preprocess))
+        found = evaluate_widths(self.learner.student, pictures, num_images, self.preprocess)
+        for each in found.values():
+            require_judged(self.recipe.goal, each, "validation")
+        return widths_json(found)
 
     def judge_held_out(self) -> dict[str, Any]:
         """Accuracy by width of the chosen checkpoint on the images that decided nothing, and of the recalibrated one."""

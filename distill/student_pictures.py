@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 from ..bench.coco_pictures import CocoPictures
@@ -26,22 +27,28 @@ class PictureSets(NamedTuple):
     held_out: Pictures
 
 
-def picture_sets(recipe: StudentRecipe, classes: tuple[str, ...], size: tuple[int, int] | None) -> PictureSets:
+def picture_sets(
+    recipe: StudentRecipe, classes: tuple[str, ...], size: tuple[int, int] | None, *, with_shapes: bool = False
+) -> PictureSets:
     """Those of `recipe` for a detector of `classes`; scenes have the network's `size`, where that is fixed.
 
     Scenes to choose a checkpoint by are of the training split, those held out of the test split and the same for every seed of
-    the recipe, as `splitrail evaluate` shows them. Raises ConfigError, DataError.
+    the recipe, as `splitrail evaluate` shows them. `with_shapes`: what a student is judged on has masks and keypoints, where its
+    annotations do. Raises ConfigError, DataError.
     """
     data = recipe.data
     usual = SceneSettings()
     by_keypoints = recipe.task == "filter" and recipe.filter.labels == "keypoints"
 
-    def pictures(what: str, seed: int, split: Split, num_images: int, size: tuple[int, int]) -> Pictures:
+    # No student learns from shapes, and a filter only from keypoints.
+    judged = by_keypoints or (with_shapes and recipe.task != "filter")
+
+    def pictures(what: str, seed: int, split: Split, num_images: int, size: tuple[int, int], shapes: bool) -> Pictures:
         found: Pictures
         if what == "scenes":
-            found = ScenePictures(size, seed, split, num_images, usual.objects, data.empty, with_shapes=by_keypoints)
+            found = ScenePictures(size, seed, split, num_images, usual.objects, data.empty, with_shapes=shapes)
         else:
-            found = CocoPictures(what, with_shapes=by_keypoints)
+            found = CocoPictures(what, with_shapes=shapes)
         labelled = labelled_for(classes, found)
         if labelled.classes != classes:
             of_images, of_teacher = len(labelled.classes), len(classes)
@@ -51,17 +58,21 @@ def picture_sets(recipe: StudentRecipe, classes: tuple[str, ...], size: tuple[in
             )
         return labelled
 
-    folders = [what for what in (data.train, data.validation, data.held_out) if what != "scenes"]
+    # Resolved, so that another spelling or a link is seen to be the same folder.
+    sources = (data.train, data.validation, data.held_out)
+    folders = [Path(what).expanduser().resolve() for what in sources if what != "scenes"]
     if len(set(folders)) < len(folders):
         raise ConfigError(
             "training, validation and held-out images must not be the same; give --data, --validation and --held-out "
             "a folder each"
         )
-    training = pictures(data.train, recipe.seed, "train", data.images_per_epoch, size or usual.size)
+    network = size or usual.size
+    validation_seed = recipe.seed + _VALIDATION_SEED
+    training = pictures(data.train, recipe.seed, "train", data.images_per_epoch, network, by_keypoints)
     sets = PictureSets(
         PartByPart(training, data.part) if data.train != "scenes" and data.part else training,
-        pictures(data.validation, recipe.seed + _VALIDATION_SEED, "train", data.validation_images, size or usual.size),
-        pictures(data.held_out, usual.seed, usual.split, data.held_out_images, usual.size),
+        pictures(data.validation, validation_seed, "train", data.validation_images, network, judged),
+        pictures(data.held_out, usual.seed, usual.split, data.held_out_images, usual.size, judged),
     )
     if by_keypoints:
         sets = PictureSets(*(KeypointObjects(each, recipe.filter.min_keypoints) for each in sets))

@@ -13,6 +13,7 @@ import pydantic
 from ..models.compressor import CompressorKind
 from ..models.slimmable import Configurable, check_widths
 from ..pipeline.errors import ConfigError
+from .goal import Goal
 from .recipe import DataRecipe, StrictModel
 
 if sys.version_info >= (3, 11):
@@ -163,6 +164,9 @@ class StudentRecipe(StrictModel):
     filter: FilterRecipe = FilterRecipe()
     data: StudentData = StudentData()
     optimiser: StudentOptimiser = StudentOptimiser()
+    goal: Goal = "box"
+    """By whose mAP on the validation images the checkpoint is chosen: the boxes, a Mask R-CNN's masks, a Keypoint R-CNN's
+    keypoints. A filter is chosen by its AUC."""
     evaluate_every_epochs: int = pydantic.Field(default=1, ge=1)
     checkpoint_every_s: float = pydantic.Field(default=180.0, ge=0)
     """Besides the one after each epoch."""
@@ -172,6 +176,8 @@ class StudentRecipe(StrictModel):
         wanted = NUM_STAGES if self.task == "sskd" else 1
         if len(self.epochs) != wanted or min(self.epochs) < 1:
             raise ValueError(f"epochs: {self.task} takes {wanted} numbers of epochs, of 1 or more")
+        if self.task == "filter" and self.goal != "box":
+            raise ValueError(f"goal: a filter is chosen by its AUC and not by {self.goal}s; leave the goal out")
         if self.filter.labels == "keypoints" and self.data.crop:
             raise ValueError(
                 "data.crop: a part of an image has not all of its keypoints; leave it at 0 for such labels"

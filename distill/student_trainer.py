@@ -10,16 +10,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..models.detector import Config, config_of_detector
+from ..bench.accuracy import accuracies_json
+from ..models.detector import Config, config_of_detector, postprocess_of
 from ..models.detr import DetrConfig
 from ..models.rcnn_config import RcnnConfig
 from .bottleneck_training import with_bottleneck
 from .checkpoint import Checkpoint, Position, Student
 from .crew import Crew
 from .distillation import Distillation
-from .evaluate import evaluate_detector
+from .evaluate import evaluate_kinds
 from .feature_match import FeatureMatcher
 from .finished import load_chosen
+from .goal import KEYS, has_shapes, require_goal, require_judged, require_truth
 from .learner import Batch
 from .loop import Watch
 from .stage_wise import Curriculum, fewer_encoder_layers, smaller_backbone
@@ -28,7 +30,10 @@ from .teacher import Teacher, load_teacher
 
 
 class StudentTrainer(Distillation):
-    """Trains a student by `recipe` into the folder `out`, from the beginning or from `checkpoint`; see `Distillation`."""
+    """Trains a student by `recipe` into the folder `out`, from the beginning or from `checkpoint`; see `Distillation`.
+
+    The checkpoint that is chosen is the one whose mAP by the recipe's goal is highest.
+    """
 
     kind = "stage"
     learner: FeatureMatcher
@@ -44,9 +49,12 @@ class StudentTrainer(Distillation):
         crew: Crew | None = None,
     ) -> None:
         teacher = load_teacher(recipe.teacher, recipe.weights, recipe.size)
+        spec = postprocess_of(config_of_detector(teacher.model), 0.0)
+        require_goal(recipe.goal, spec, teacher.name)
         torch.manual_seed(recipe.seed)
         curriculum = _curriculum(recipe, teacher)
         self.recipe = recipe
+        self.goal = KEYS[recipe.goal]
         self._lessons = curriculum.lessons
         config = config_of_detector(curriculum.student)
         student = Student(
@@ -59,6 +67,10 @@ class StudentTrainer(Distillation):
         position = Position(recipe=recipe, classes=teacher.classes, student=student)
         learner = self._learner(teacher, curriculum)
         super().__init__(recipe, learner, position, teacher, out, checkpoint, device, watch, crew)
+        if has_shapes(spec):
+            data = recipe.data
+            require_truth(recipe.goal, spec, self.pictures.validation, data.validation_images, "validation")
+            require_truth(recipe.goal, spec, self.pictures.held_out, data.held_out_images, "held-out")
         teacher.model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def _learner(self, teacher: Teacher, curriculum: Curriculum) -> FeatureMatcher:
@@ -73,22 +85,21 @@ class StudentTrainer(Distillation):
 
     def _judge(self) -> dict[str, Any]:
         pictures = self.pictures.validation
-        accuracy = evaluate_detector(
-            self.learner.student, pictures, self.recipe.data.validation_images, self.preprocess
-        )
-        return accuracy.to_json(pictures.classes)
+        found = evaluate_kinds(self.learner.student, pictures, self.recipe.data.validation_images, self.preprocess)
+        require_judged(self.recipe.goal, found, "validation")
+        return accuracies_json(found, pictures.classes)
 
     def _facts(self) -> dict[str, Any]:
         # Before the last stage has learnt, the detector is none.
         return {"stage": self.phase + 1}
 
     def judge_held_out(self) -> dict[str, Any]:
-        """Accuracy of the chosen checkpoint on the images that decided nothing."""
+        """Accuracy of the chosen checkpoint on the images that decided nothing: of boxes, and of masks or keypoints too."""
         model = self.learner.student
         model.load_state_dict(load_chosen(self.out).part("learner.student"))
         pictures = self.pictures.held_out
-        accuracy = evaluate_detector(model, pictures, self.recipe.data.held_out_images, self.preprocess)
-        return accuracy.to_json(pictures.classes)
+        found = evaluate_kinds(model, pictures, self.recipe.data.held_out_images, self.preprocess)
+        return accuracies_json(found, pictures.classes)
 
 
 def _curriculum(recipe: StudentRecipe, teacher: Teacher) -> Curriculum:

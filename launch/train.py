@@ -154,7 +154,11 @@ def watch_on(bar: Progress) -> Watch:
             return
         text = f"epoch {event['epoch']}: loss {event['loss']:.4g}"
         if event.get("mAP") is not None:
-            text += f", mAP@50 {event['mAP@50']:.3f}, mAP {event['mAP']:.3f} on {event['num_images']} images"
+            text += f", mAP@50 {event['mAP@50']:.3f}, mAP {event['mAP']:.3f}"
+            for shapes in ("masks", "keypoints"):
+                if event.get(shapes, {}).get("mAP") is not None:
+                    text += f", of {shapes} {event[shapes]['mAP']:.3f}"
+            text += f" on {event['num_images']} images"
         elif event.get("AUC") is not None:
             text += f", AUC {event['AUC']:.3f} on {event['num_images']} images"
         bar.console.print(text, highlight=False)

@@ -44,6 +44,11 @@ At = Annotated[
     typer.Option(help="layer1 of the ResNet; projection, behind a DETR's 1x1 projection; p3 of an EfficientDet."),
 ]
 
+Goal = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="What chooses the checkpoint: box, mask (of a Mask R-CNN), keypoint (of a Keypoint R-CNN)."),
+]
+
 
 @distill.command()
 def sskd(
@@ -110,6 +115,7 @@ def hnd(
     resume: Resume = False,
     bottleneck: Bottleneck = None,
     at: At = None,
+    goal: Goal = None,
     epochs: Epochs = None,
     seed: Seed = None,
     size: Size = None,
@@ -126,7 +132,7 @@ def hnd(
     Example: `splitrail distill hnd --teacher out/train --bottleneck 3 --out out/hnd3`
     """
     changes = _changes(weights, seed, size, data, validation, held_out)
-    changes |= {"student.bottleneck": bottleneck, "student.bottleneck_at": at}
+    changes |= {"student.bottleneck": bottleneck, "student.bottleneck_at": at, "goal": goal}
     return _run("hnd", teacher, out, config, changes, epochs, resume, device, threads, processes, json)
 
 
@@ -143,6 +149,7 @@ def ghnd(
         Optional[str],  # noqa: UP045
         typer.Option(help="Of layer1 to layer4, of projection and memory, or of p3 to p5: 1,1,1,1 by default."),
     ] = None,
+    goal: Goal = None,
     epochs: Epochs = None,
     seed: Seed = None,
     size: Size = None,
@@ -163,6 +170,7 @@ def ghnd(
         "student.bottleneck": bottleneck,
         "student.bottleneck_at": at,
         "student.layer_weights": layer_weights.split(",") if layer_weights is not None else None,
+        "goal": goal,
     }
     return _run("ghnd", teacher, out, config, changes, epochs, resume, device, threads, processes, json)
 
@@ -194,6 +202,7 @@ def slimmable(
         Optional[int],  # noqa: UP045
         typer.Option(help="Images over which the statistics of every width are taken anew at the end; 0: not."),
     ] = None,
+    goal: Goal = None,
     epochs: Epochs = None,
     seed: Seed = None,
     size: Size = None,
@@ -217,6 +226,7 @@ def slimmable(
         "student.configurable": None if computation is None else "computation" if computation else "bandwidth",
         "student.num_widths": num_widths,
         "student.recalibrate_images": recalibrate,
+        "goal": goal,
     }
     return _run("slimmable", teacher, out, config, changes, epochs, resume, device, threads, processes, json)
 

@@ -13,7 +13,7 @@ import torch
 from splitrail.bench.pictures import ScenePictures
 from splitrail.distill.checkpoint import BEST, LAST, Checkpoint
 from splitrail.distill.distillation import RESULT
-from splitrail.distill.evaluate import evaluate_detector
+from splitrail.distill.evaluate import evaluate_kinds
 from splitrail.distill.evaluate_widths import evaluate_widths
 from splitrail.distill.finished import load_finished
 from splitrail.distill.loop import Progress
@@ -100,9 +100,9 @@ def test_each_width_is_judged_as_its_fixed_network(tmp_path: Path, make_recipe: 
     found = evaluate_widths(model, pictures, 3, preprocess)
     assert list(found) == [0.25, 0.5, 0.75, 1.0]
     for width, accuracy in found.items():
-        assert evaluate_detector(sliced(model, width), pictures, 3, preprocess) == accuracy
+        assert evaluate_kinds(sliced(model, width), pictures, 3, preprocess) == accuracy
     set_width(model, 0.5)
-    assert evaluate_detector(model, pictures, 3, preprocess) == found[0.5]
+    assert evaluate_kinds(model, pictures, 3, preprocess) == found[0.5]
 
 
 def test_an_rcnn_and_an_efficientdet_become_slimmable(
