@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..bench.pictures import Pictures
+from ..models.efficientdet import EfficientDet
 from ..models.filter import NeuralFilterNet
 from ..models.pixels import normalise
 from ..pipeline.errors import ConfigError
@@ -79,6 +80,10 @@ class FilterTrainer(Distillation):
         if recipe.data.train == "scenes" and recipe.data.empty in (0, 1):
             raise ConfigError(f"a filter needs images with and without objects; data.empty is {recipe.data.empty:g}")
         teacher = load_teacher(recipe.teacher, recipe.weights, recipe.size)
+        if isinstance(teacher.model, EfficientDet):
+            raise ConfigError(
+                f"a filter reads the stem of a ResNet, and {teacher.name} has none; give a DETR or an R-CNN as --teacher"
+            )
         torch.manual_seed(recipe.seed)
         num_channels = body_of(teacher.model).conv1.out_channels
         student = Student(
@@ -92,7 +97,13 @@ class FilterTrainer(Distillation):
         learner = FilterLearner(teacher.model, NeuralFilterNet(num_channels))
         super().__init__(recipe, learner, position, teacher, out, checkpoint, device, watch, crew)
         teacher.model.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        _require_both_kinds(self.pictures.validation, recipe.data.validation_images)
+        data = recipe.data
+        if data.train != "scenes":  # of scenes `data.empty` says it, above
+            # A part of a folder is another one in each epoch.
+            num_epochs = recipe.num_epochs if data.part else 1
+            _require_both_kinds("training", self.pictures.training, len(self.pictures.training), num_epochs)
+        _require_both_kinds("validation", self.pictures.validation, data.validation_images)
+        _require_both_kinds("held-out", self.pictures.held_out, data.held_out_images)
 
     def _study(self, phase: int) -> list[nn.Parameter]:
         return list(self.learner.net.parameters())
@@ -127,15 +138,20 @@ class FilterTrainer(Distillation):
         return {"threshold": threshold, **judged(scores, positives, threshold)}
 
 
-def _require_both_kinds(pictures: Pictures, num_images: int) -> None:
-    """Raises ConfigError where the first pictures all have an object, or none has: said before the training, not after it."""
+def _require_both_kinds(what: str, pictures: Pictures, num_images: int, num_epochs: int = 1) -> None:
+    """Raises ConfigError where the first pictures all have an object, or none has: said before the training, not after it.
+
+    `what` names the pictures. Mostly a few of them are looked at; all of them only where it raises.
+    """
     kinds: set[bool] = set()
-    for index in range(min(num_images, len(pictures))):
-        kinds.add(len(pictures.picture(index, 0).labels) > 0)
-        if len(kinds) > 1:
-            return
+    for epoch in range(num_epochs):
+        for index in range(min(num_images, len(pictures))):
+            kinds.add(len(pictures.picture(index, epoch).labels) > 0)
+            if len(kinds) > 1:
+                return
+    told = "learn from them" if what == "training" else "be judged by them"
     raise ConfigError(
-        f"the validation images are all {'with' if True in kinds else 'without'} objects, so that a filter cannot be judged; "
+        f"the {what} images are all {'with' if True in kinds else 'without'} objects, so that a filter cannot {told}; "
         "give images of both kinds"
     )
 

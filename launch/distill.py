@@ -58,6 +58,8 @@ def distill_verb(
     from ..distill.student_recipe import StudentRecipe
 
     given = {key: value for key, value in changes.items() if value is not None}
+    if "filter.recall" in given:
+        given["filter.threshold"] = None  # a recipe's own would hold instead of the recall that is asked for
     if resume:
         recipe = Checkpoint.load(out).position.distillation
         if recipe.task != task:
@@ -86,7 +88,11 @@ def distill_verb(
     else:
         judged = result["held_out"]
         goal = "AUC" if task == "filter" else "mAP"
-        text = f"{out}: {goal} {_text(judged[goal])} on {judged['num_images']} images held out"
+        text = f"{out}: {goal} {_text(judged[goal])}"
+        for shapes in ("masks", "keypoints"):
+            if shapes in judged:
+                text += f", of {shapes} {_text(judged[shapes]['mAP'])}"
+        text += f" on {judged['num_images']} images held out"
         for name, found in (("", judged), ("recalibrated: ", judged.get("recalibrated", {}))):
             for width, values in found.get("widths", {}).items():
                 text += f"\n  {name}width {width}: mAP {_text(values['mAP'])}, mAP@50 {_text(values['mAP@50'])}"

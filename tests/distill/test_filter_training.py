@@ -16,6 +16,7 @@ from splitrail.distill.student_pictures import KeypointObjects
 from splitrail.distill.teacher import load_teacher
 from splitrail.models.export import ExportOptions
 from splitrail.pipeline.errors import ConfigError
+from splitrail.stages.scene_folder import write_coco_folder
 
 pytestmark = pytest.mark.timeout(600)  # training is slow on a busy machine
 
@@ -135,14 +136,18 @@ def test_an_object_counts_by_its_visible_keypoints() -> None:
 
 
 def test_labels_of_scenes_can_be_visible_keypoints(tmp_path: Path, make_recipe: Any) -> None:
-    rule = {"labels": "keypoints", "min_keypoints": 4}
+    rule = {"labels": "keypoints", "min_keypoints": 5}
     trainer = FilterTrainer(make_recipe("filter", filter=rule), tmp_path)
     assert isinstance(trainer.pictures.training, KeypointObjects)
     plain = FilterTrainer(make_recipe("filter"), tmp_path)
+    counts = []
     for index in range(4):
         some = trainer.pictures.training.picture(index, 0)
         every = plain.pictures.training.picture(index, 0)
-        assert len(some.labels) <= len(every.labels)
+        counts.append((len(some.labels), len(every.labels)))
+    # Of some objects all five are visible, of others not.
+    assert all(some <= every for some, every in counts)
+    assert 0 < sum(some for some, _ in counts) < sum(every for _, every in counts)
 
 
 @pytest.mark.parametrize(
@@ -151,6 +156,39 @@ def test_labels_of_scenes_can_be_visible_keypoints(tmp_path: Path, make_recipe: 
 def test_images_of_one_kind_are_refused(tmp_path: Path, make_recipe: Any, data: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message.replace("with", "(with|without)")):
         FilterTrainer(make_recipe("filter", data=data), tmp_path)
+
+
+def _folder(out: Path, *, mixed: bool) -> str:
+    """Six scenes without objects; `mixed`: the last one has some."""
+    write_coco_folder(out, 6, (64, 80))
+    path = out / "annotations.json"
+    content = json.loads(path.read_text())
+    last = content["images"][-1]["id"] if mixed else None
+    content["annotations"] = [entry for entry in content["annotations"] if entry["image_id"] == last]
+    assert bool(content["annotations"]) is mixed
+    path.write_text(json.dumps(content))
+    return str(out)
+
+
+@pytest.mark.parametrize(
+    ("which", "told"), [("train", "training"), ("validation", "validation"), ("held_out", "held-out")]
+)
+def test_a_folder_of_one_kind_is_refused_before_the_training(
+    which: str, told: str, tmp_path: Path, make_recipe: Any
+) -> None:
+    one, both = _folder(tmp_path / "one", mixed=False), _folder(tmp_path / "both", mixed=True)
+    data = {"validation_images": 6, "held_out_images": 6}
+    with pytest.raises(ConfigError, match=f"the {told} images are all without objects"):
+        FilterTrainer(make_recipe("filter", data={**data, which: one}), tmp_path / "out")
+    FilterTrainer(make_recipe("filter", data={**data, which: both}), tmp_path / "out")
+
+
+def test_parts_of_a_folder_are_looked_at_as_the_epochs_show_them(tmp_path: Path, make_recipe: Any) -> None:
+    # Three epochs of two images come to the last one, two do not.
+    data = {"train": _folder(tmp_path / "both", mixed=True), "part": 2}
+    FilterTrainer(make_recipe("filter", epochs=(3,), data=data), tmp_path / "out")
+    with pytest.raises(ConfigError, match="the training images are all without objects"):
+        FilterTrainer(make_recipe("filter", epochs=(2,), data=data), tmp_path / "out")
 
 
 def test_a_given_threshold_holds(tmp_path: Path, make_recipe: Any) -> None:
