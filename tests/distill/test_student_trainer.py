@@ -217,9 +217,12 @@ def test_another_number_of_epochs_moves_the_drops(make_recipe: Any) -> None:
 
 @pytest.mark.parametrize("name", presets())
 def test_every_preset_is_a_recipe(name: str) -> None:
-    task: Any = {"filter": "filter", "backbone": "sskd", "encoder": "encoder"}.get(name.removeprefix("short-"), "ghnd")
+    tasks = {"filter": "filter", "backbone": "sskd", "encoder": "encoder", "slimmable": "slimmable"}
+    task: Any = tasks.get(name.removeprefix("short-").partition("-")[0], "ghnd")
     recipe = StudentRecipe.load(recipe_path(name), task, {"teacher": "somewhere"})
     assert recipe.task == task
+    # A slimmable one says its widths, and no other has any.
+    assert ("widths" in recipe.student.model_fields_set) == (task == "slimmable")
 
 
 def test_the_published_presets_are_those_of_the_papers() -> None:
@@ -228,11 +231,23 @@ def test_the_published_presets_are_those_of_the_papers() -> None:
         assert (recipe.epochs, recipe.optimiser.drops, recipe.batch_size) == ((epochs,), drops, 4)
         optimiser = recipe.optimiser
         assert (optimiser.method, optimiser.lr, optimiser.warm_up_epochs) == ("adam", 1e-3, 1)
+        assert recipe.goal == {"bottleneck": "box", "keypoints": "keypoint"}[name]
     recipe = StudentRecipe.load(recipe_path("filter"), "filter", {"teacher": "t"})
     optimiser = recipe.optimiser
     assert (recipe.epochs, optimiser.drops, recipe.batch_size) == ((30,), (15, 25), 2)
     assert (optimiser.method, optimiser.lr, optimiser.momentum, optimiser.weight_decay) == ("sgd", 1e-3, 0.9, 1e-4)
     assert recipe.filter.threshold == 0.1
+
+
+def test_widths_trained_one_by_one_have_the_schedule_of_the_slimmable_ones() -> None:
+    alone = StudentRecipe.load(recipe_path("efficientdet"), "ghnd", {"teacher": "t"})
+    slimmable = StudentRecipe.load(recipe_path("slimmable"), "slimmable", {"teacher": "t"})
+    optimiser = alone.optimiser
+    assert (alone.epochs, alone.batch_size, optimiser.drops, optimiser.drop_to) == ((12,), 6, (3, 6, 9), 0.5)
+    assert (optimiser.method, optimiser.lr, slimmable.batch_size) == ("adam", 5e-4, 8)
+    assert optimiser == slimmable.optimiser
+    assert (alone.student.bottleneck, alone.student.bottleneck_at) == (48, "p3")
+    assert (alone.epochs, alone.data) == (slimmable.epochs, slimmable.data)
 
 
 @pytest.mark.parametrize(
@@ -255,13 +270,18 @@ def test_a_recipe_that_does_not_fit_names_the_key(
         make_recipe(task, **changes)
 
 
-def test_data_that_does_not_fit_is_refused(tmp_path: Path, make_recipe: Any) -> None:
+@pytest.mark.parametrize("other", ["data/val", "./data/val", "data/val/", "data/../data/val", "linked"])
+def test_one_folder_is_not_taken_for_two(
+    other: str, tmp_path: Path, make_recipe: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from splitrail.stages.scene_folder import write_coco_folder
 
-    write_coco_folder(tmp_path / "data", 2, (64, 80))
-    twice = {"train": str(tmp_path / "data"), "held_out": str(tmp_path / "data")}
-    with pytest.raises(ConfigError, match="must not be the same"):
-        StudentTrainer(make_recipe("hnd", data=twice), tmp_path / "out")
+    write_coco_folder(tmp_path / "data" / "val", 2, (64, 80))
+    (tmp_path / "linked").symlink_to(tmp_path / "data" / "val")
+    monkeypatch.chdir(tmp_path)
+    for first, second in (("train", "held_out"), ("train", "validation"), ("validation", "held_out")):
+        with pytest.raises(ConfigError, match="must not be the same"):
+            StudentTrainer(make_recipe("hnd", data={first: "data/val", second: other}), tmp_path / "out")
 
 
 def test_checkpoints_of_other_trainings_are_refused(tmp_path: Path, make_recipe: Any, teacher_folder: Path) -> None:
