@@ -102,14 +102,19 @@ def export_checkpoint(
     model, preprocess, position, name = load_finished(path)
     if position.step == 0:
         raise ConfigError(f"the training in {path} has not begun; export it later")
-    options = dataclasses.replace(
+    options = options_for(preprocess, position.classes, options)
+    return write_bundle(model, name, out, options, trained=_told(position), progress=progress)
+
+
+def options_for(preprocess: PreProcess, classes: tuple[str, ...], options: ExportOptions | None) -> ExportOptions:
+    """`options` with the size and the classes of a detector that has been trained."""
+    return dataclasses.replace(
         options or ExportOptions(),
         size=preprocess.size,
-        classes=position.classes,
+        classes=classes,
         short_side=preprocess.short_side,
         max_long_side=preprocess.max_long_side,
     )
-    return write_bundle(model, name, out, options, trained=_told(position), progress=progress)
 
 
 def _told(position: Position) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,11 +13,12 @@ from ..models.detector import build_detector, config_of_arguments, for_inference
 from ..models.efficientdet import EfficientDet
 from ..models.efficientdet_config import EFFICIENTDETS, efficientdet_config
 from ..models.efficientdet_weights import load_efficientdet
+from ..models.export import ExportOptions, write_bundle
 from ..models.names import class_names, default_classes, model_config
 from ..models.weights import load_weights
 from ..pipeline.errors import ConfigError
 from ..stages.bundle import MANIFEST, Bundle, PreProcess
-from .finished import load_finished
+from .finished import load_finished, options_for
 
 
 class Teacher(NamedTuple):
@@ -49,6 +51,14 @@ def load_teacher(what: str, weights: str = "", size: tuple[int, int] | None = No
         preprocess_of(teacher.model.config, size)  # refuses another size than its own
     preprocess = teacher.preprocess if size is None else teacher.preprocess.model_copy(update={"size": size})
     return teacher._replace(model=for_inference(teacher.model), preprocess=preprocess)
+
+
+def export_teacher(folder: Path, out: str | os.PathLike[str], options: ExportOptions | None = None) -> Bundle:
+    """Export the detector in a bundle anew, from its weights for torch, into the folder `out`: at other cuts, without a
+    suppression of double boxes unless `options` ask for it. Raises as `load_teacher` and `write_bundle` do."""
+    teacher, trained = _of_bundle(folder), Bundle.load(folder).trained
+    options = options_for(teacher.preprocess, teacher.classes, options)
+    return write_bundle(teacher.model, teacher.name, out, options, trained=trained)
 
 
 def _of_name(name: str, weights: str) -> Teacher:

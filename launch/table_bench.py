@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ..pipeline.errors import ConfigError
-from ..stages.bundle import MANIFEST, sha256_of
+from ..stages.bundle import MANIFEST, Bundle, sha256_of
 from .distill import OutOfTime, attach_verb, distil, recipe_path
 from .evaluate import pictures_of
 from .table_plan import StudentPlan, TablePlan, Wires, distillation_students, filter_of, slimmable_students
@@ -159,23 +159,30 @@ class TableBench:
         yield from self._measured("filter-on", made_from, behind, data)
 
     def _plain(self) -> tuple[Path, str]:
-        """Bundle of the teacher, and the checksum of what it was made from."""
+        """Bundle of the teacher, and the checksum of what it was made from. A teacher that is a bundle is exported again from its
+        torch weights: its own cuts and its suppression of double boxes are not those of the other rows."""
         from ..distill.checkpoint import LAST
 
-        path = Path(self._teacher)
-        file = path / LAST if path.is_dir() else path
-        folder = self._bundle(path, ("projection",) if self._is_detr else ("l0",), "teacher", sha256_of(file))
-        return folder, sha256_of(file)
+        path = Path(self._teacher).expanduser()
+        if (path / MANIFEST).is_file():
+            weights = Bundle.load(path).torch_model
+            assert weights is not None  # `_is_detr` has loaded them
+            digest = weights.sha256
+        else:
+            digest = sha256_of(path / LAST if path.is_dir() else path)
+        return self._bundle(path, ("projection",) if self._is_detr else ("l0",), "teacher", digest), digest
 
     def _bundle(self, checkpoint: Path, cuts: tuple[str, ...] | None, key: str, digest: str = "") -> Path:
         from ..distill.finished import export_checkpoint
+        from ..distill.teacher import export_teacher
         from ..models.export import ExportOptions
 
         folder = self._out / "bundles" / f"{key}-{(digest or sha256_of(checkpoint))[:8]}"
         if not (folder / MANIFEST).is_file():
             self._check_time()
             self._console.print(f"exporting {folder.name}", highlight=False)
-            export_checkpoint(checkpoint, folder, ExportOptions(cuts=cuts))
+            export = export_teacher if (checkpoint / MANIFEST).is_file() else export_checkpoint
+            export(checkpoint, folder, ExportOptions(cuts=cuts))
         return folder
 
     def _filtered(self, checkpoint: Path, filtering: Path) -> Path:
@@ -273,8 +280,10 @@ def _is_detr(teacher: str) -> bool:
     from ..models.detr import DetrConfig
     from ..models.rcnn_config import RcnnConfig
 
-    if not Path(teacher).exists() or (Path(teacher) / MANIFEST).is_file():
-        raise ConfigError(f"the table is made from a checkpoint or the folder of a training, which {teacher} is not")
+    if not Path(teacher).expanduser().exists():
+        raise ConfigError(
+            f"the table is made from a checkpoint, the folder of a training, or a bundle with torch weights; {teacher} is none"
+        )
     config = config_of_detector(load_teacher(teacher).model)
     if not isinstance(config, DetrConfig | RcnnConfig) or config.bottleneck:
         raise ConfigError("the table is of a DETR or an R-CNN without a bottleneck; give the training of one")

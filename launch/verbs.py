@@ -227,7 +227,7 @@ def train(
         int, typer.Option(help="On a CPU: so many processes share every batch, faster than threads on a small network.")
     ] = 1,
 ) -> int:
-    """Train a DETR on generated scenes or on a folder in COCO's layout.
+    """Train a DETR or a Faster R-CNN on generated scenes or on a folder in COCO's layout.
 
     Example: `splitrail train --config demo --out out/train --processes 2`
     """

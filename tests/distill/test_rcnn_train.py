@@ -21,6 +21,7 @@ from splitrail.distill.loop import Progress
 from splitrail.distill.recipe import Recipe
 from splitrail.distill.teacher import load_teacher
 from splitrail.distill.train import Trainer
+from splitrail.launch.cli import main
 from splitrail.launch.train import recipe_path
 from splitrail.models.export import ExportOptions
 from splitrail.models.rcnn_config import RcnnConfig
@@ -201,3 +202,8 @@ def test_the_preset_is_small() -> None:
     config = recipe.model.config(len(CLASSES) + 1)
     assert isinstance(config, RcnnConfig)
     assert (config.width, config.num_classes, recipe.size) == (16, 9, (192, 256))
+
+
+def test_the_verb_says_that_it_trains_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--help"]) == 0
+    assert "Train a DETR or a Faster R-CNN" in capsys.readouterr().out

@@ -49,6 +49,7 @@ _TEACHER: dict[str, Any] = {
     },
     "data": {"images_per_epoch": 4, "validation_images": 2, "workers": 0},
 }
+_DEMO = Path(__file__).parents[2] / "bundles" / "demo"
 _CONFIG = """
 epochs = [1]
 batch_size = 2
@@ -112,6 +113,18 @@ def test_a_bottleneck_and_a_filter_become_a_bundle(
     assert "not in [0, 1]" in capsys.readouterr().err
 
 
+def _efficientdet(folder: Path) -> Path:
+    """Weights of the smallest one, as they come."""
+    from safetensors.torch import save_file
+
+    from splitrail.models.detector import build_detector
+    from splitrail.models.efficientdet_config import efficientdet_config
+
+    state = build_detector(efficientdet_config("efficientdet-d0")).state_dict()
+    save_file(state, folder / "d0.safetensors")
+    return folder / "d0.safetensors"
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -135,18 +148,45 @@ def test_a_bottleneck_and_a_filter_become_a_bundle(
         (["slimmable", "--teacher", "TEACHER", "--at", "p3"], "is no EfficientDet"),
         (["table", "--teacher", "TEACHER", "--part", "nothing"], "choose among distillation, slimmable"),
         (["table", "--teacher", "TEACHER", "--minutes", "0"], "--minutes more"),
-        (["table", "--teacher", "detr-resnet-50"], "a checkpoint or the folder of a training"),
+        (["table", "--teacher", "detr-resnet-50"], "or a bundle with torch weights"),
+        (["table", "--teacher", "BUNDLE"], "has no weights for torch"),
+        (["ghnd", "--teacher", "TEACHER", "--goal", "mask"], "gives no masks to choose a checkpoint by"),
+        (["ghnd", "--teacher", "TEACHER", "--goal", "area"], "goal: Input should be 'box', 'mask' or 'keypoint'"),
+        (
+            ["filter", "--teacher", "efficientdet-d0", "--weights", "WEIGHTS"],
+            "efficientdet-d0 has none; give a DETR or",
+        ),
     ],
 )
 def test_bad_options_get_one_sentence(
     teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], text: str
 ) -> None:
-    given = [str(teacher) if argument == "TEACHER" else argument for argument in arguments]
+    made = {"TEACHER": lambda: teacher, "WEIGHTS": lambda: _efficientdet(tmp_path), "BUNDLE": lambda: _DEMO}
+    given = [str(made[argument]()) if argument in made else argument for argument in arguments]
     assert _main("distill", *given, "--out", tmp_path / "out") == 2
     error = capsys.readouterr().err
     assert text in error.replace("\n", " ")
     assert "Traceback" not in error
     assert not list(tmp_path.glob("out/*.safetensors"))
+
+
+@pytest.mark.parametrize(("options", "threshold"), [((), 0.1), (("--recall", 0.9), None)])
+def test_a_recall_that_is_asked_for_holds_instead_of_the_threshold_of_a_recipe(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[Any, ...], threshold: float | None
+) -> None:
+    from splitrail.launch import distill as verbs
+
+    recipes = []
+    held_out = {"AUC": 0.5, "num_images": 1, "threshold": 0.1, "recall": 1.0, "filtered": 0.0}
+
+    def distil(recipe: Any, *_: object, **__: object) -> dict[str, Any]:
+        recipes.append(recipe)
+        return {"held_out": held_out}
+
+    monkeypatch.setattr(verbs, "distil", distil)
+    assert _main("distill", "filter", "--config", "filter", "--teacher", "t", "--out", tmp_path, *options) == 0
+    assert [recipe.filter.threshold for recipe in recipes] == [threshold]
+    assert not options or recipes[0].filter.recall == 0.9
 
 
 def test_a_folder_with_a_training_is_not_written_over(teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -327,6 +367,63 @@ def test_a_training_that_is_stopped_goes_on(
     assert not (tmp_path / "result.json").exists()
     result = verbs.distil(recipe, tmp_path, (tmp_path / "last.safetensors").is_file(), cpu, 1, 1, Console(quiet=True))
     assert result["steps"] == 2
+
+
+def _table_of(
+    teacher: Path, out: Path, keys: tuple[str, ...], patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> list[Row]:
+    """The rows of those slimmable students and of the teacher itself."""
+    from splitrail.launch import table_bench
+
+    plan = dataclasses.replace(_SMALL, num_images=3, validation_images=3, plain_wires=("uint8",))
+    students = [student for student in slimmable_students(plan, is_detr=True) if student.key in keys]
+    assert len(students) == len(keys)
+    patch.setattr(distill_table, "QUICK", plan)
+    patch.setattr(table_bench, "slimmable_students", lambda *_, **__: students)
+    arguments = ("distill", "table", "--quick", "--part", "slimmable", "--teacher", teacher, "--out", out)
+    capsys.readouterr()
+    assert _main(*arguments, "--device", "cpu", "--threads", 1) == 0
+    text = (out / TABLE).read_text()
+    assert capsys.readouterr().out == f"{text}\n"
+    saved = json.loads((out / ROWS).read_text())["slimmable"]
+    assert saved["missing"] == []
+    rows = [Row(**row) for row in saved["rows"]]
+    for row in rows:
+        assert f"| {row.name} | 1 | 0 | {row.wire} | " in text
+    return rows
+
+
+def test_one_student_becomes_rows_of_the_table(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = {(row.family, row.wire): row for row in _table_of(teacher, tmp_path, ("alone-4",), monkeypatch, capsys)}
+    naive = [("naive split", wire) for wire in ("fp32", "uint8")]
+    assert list(rows) == [*naive, *((ONE_BY_ONE, wire) for wire in ("uint8", "uint4"))]
+    # A byte per element of four channels at stride 16 of 64x80 pixels, and of the teacher's sixteen, with scale and alignment.
+    narrow, wide = rows[ONE_BY_ONE, "uint8"].bytes_per_frame, rows["naive split", "uint8"].bytes_per_frame
+    assert 4 * 4 * 5 < narrow < 16 * 4 * 5 < wide
+    result = json.loads((tmp_path / "alone-4" / "result.json").read_text())
+    assert result["held_out"]["num_images"] == 3
+    (folder,) = (tmp_path / "bundles").glob("alone-4-*")
+    bundle = Bundle.load(folder)
+    assert bundle.stages[0].wire_tensors == ("bottleneck",)
+    assert rows[ONE_BY_ONE, "uint8"].num_parameters == sum(stage.num_parameters for stage in bundle.stages)
+
+
+def test_the_teacher_of_the_table_may_be_a_bundle(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = tmp_path / "bundle", tmp_path / "table"
+    # Cut elsewhere than the table cuts, and with a suppression that the other rows have not.
+    options = ("--cut", "l0", "--nms-iou", 0.6, "--torch", "--golden-frames", 1)
+    assert _main("export", teacher, *options, "--out", source) == 0
+    rows = _table_of(source, out, (), monkeypatch, capsys)
+    assert [(row.family, row.wire) for row in rows] == [("naive split", "fp32"), ("naive split", "uint8")]
+    given, (plain,) = Bundle.load(source), (Bundle.load(folder) for folder in (out / "bundles").glob("teacher-*"))
+    assert (given.stages[0].wire_tensors, plain.stages[0].wire_tensors) == (("l0",), ("features",))
+    assert (given.postprocess.nms_iou, plain.postprocess.nms_iou) == (0.6, None)
+    assert (plain.detector, plain.trained, plain.classes) == (given.detector, given.trained, given.classes)
+    assert plain.preprocess == given.preprocess
 
 
 @pytest.mark.slow
