@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
+from itertools import combinations
 from math import prod
 from pathlib import Path
 
@@ -18,10 +20,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from splitrail.launch.inspect import inspect_verb
+from splitrail.models import efficientdet_census as counting
 from splitrail.models.compressor import KINDS, CompressorKind
 from splitrail.models.efficientdet import EfficientDet
 from splitrail.models.efficientdet_census import costs_by_width, efficientdet_census, efficientdet_costs
-from splitrail.models.efficientdet_config import CHANNELS, EfficientDetConfig, efficientdet_config
+from splitrail.models.efficientdet_config import CHANNELS, EFFICIENTDETS, EfficientDetConfig, efficientdet_config
 from splitrail.models.efficientdet_cut import cuts_of, preprocess_of, split
 from splitrail.models.efficientdet_tail import anchors, detect
 from splitrail.models.efficientdet_weights import load_efficientdet, plain, student_of
@@ -46,6 +49,15 @@ def alive(model: nn.Module) -> nn.Module:
                 each.bias.normal_(0, 0.1)
         model.class_net.predict.conv_pw.weight.normal_(0, 0.5)
     return model.eval()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _counted_once() -> Iterator[None]:
+    """Several tests and verbs count the same networks; to build one takes longer than to count it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("_on_meta", "_costs", "_backbone_channels"):
+            patch.setattr(counting, name, cache(getattr(counting, name)))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +125,8 @@ def test_every_width_of_d2() -> None:
         assert macs == bandwidth[-1] - (48 - row["channels"]) * 288 * 96 * 96
     # An inner point-wise convolution shrinks quadratically (formula 1 of the paper).
     config = replace(config, widths=WIDTHS, configurable="computation")
-    narrow: EfficientDet = sliced(EfficientDet(config), 0.5)  # type: ignore[assignment]
+    with torch.device("meta"):
+        narrow: EfficientDet = sliced(EfficientDet(config), 0.5)  # type: ignore[assignment]
     assert narrow.backbone.blocks[2][1].conv_pw.weight.shape[:2] == (144, 24)
     assert computation[4] < 0.42 * bandwidth[4]
 
@@ -155,6 +168,32 @@ def test_it_is_effdets_network_and_its_detections(teacher: EfficientDet) -> None
     torch.testing.assert_close(scores, theirs[:num, 4])
     torch.testing.assert_close(found, theirs[:num, :4], atol=1e-3, rtol=1e-4)
     assert torch.equal(names, theirs[:num, 5].long())
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["none", "mbconv", *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS if kind != "mbconv")],
+)
+@pytest.mark.parametrize("detector", EFFICIENTDETS)
+def test_tail_of_head_is_the_whole_of_every_one(detector: str, kind: str) -> None:
+    choices = {} if kind == "none" else {"bottleneck": 10, "compressor": kind}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = alive(EfficientDet(efficientdet_config(detector, {"size": SMALL, "num_classes": 5} | choices)))
+    assert isinstance(model, EfficientDet)
+    every = cuts_of(model.config)
+    assert ("bottleneck" in every) == (kind != "none")
+    with torch.inference_mode():
+        whole = split(model, ())[0](pixels(), VALID)
+        assert len(whole[1]) > 0
+        for number in range(1, len(every) + 1):
+            for cuts in combinations(every, number):
+                x = pixels()
+                for segment in split(model, cuts):
+                    outputs = segment(x, VALID)
+                    # As it comes off the wire: other memory, C order.
+                    x = torch.from_numpy(outputs[0].numpy().copy())
+                assert all(torch.equal(a, b) for a, b in zip(outputs, whole, strict=True)), cuts
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -243,16 +282,19 @@ def test_weights_by_file(teacher: EfficientDet, tmp_path: Path) -> None:
     load_efficientdet(again, str(tmp_path / "own.safetensors"))
     for name, value in student.state_dict().items():
         assert name.endswith("num_batches_tracked") or torch.equal(again.state_dict()[name], value), name
-    with pytest.raises(WeightsError, match="num_classes = 5"):
-        load_efficientdet(EfficientDet(EfficientDetConfig(0, size=SMALL)), str(tmp_path / "own.safetensors").replace(
-            "own.safetensors", "tf_efficientdet_d0_34-f153e0cf.pth"))  # fmt: skip
-    with pytest.raises(WeightsError, match="lacks"):
-        load_efficientdet(
-            EfficientDet(EfficientDetConfig(1, size=SMALL, num_classes=5)),
-            str(tmp_path / "tf_efficientdet_d0_34-f153e0cf.pth"),
-        )
-    with pytest.raises(WeightsError, match="beyond"):
-        load_efficientdet(EfficientDet(teacher.config), str(tmp_path / "own.safetensors"))
+    # What is refused is known before anything is copied.
+    with torch.device("meta"):
+        other = EfficientDet(EfficientDetConfig(0, size=SMALL))
+        larger = EfficientDet(EfficientDetConfig(1, size=SMALL, num_classes=5))
+        without = EfficientDet(teacher.config)
+    published, own = (str(tmp_path / name) for name in ("tf_efficientdet_d0_34-f153e0cf.pth", "own.safetensors"))
+    for model, file, words in (
+        (other, published, "num_classes = 5"),
+        (larger, published, "lacks"),
+        (without, own, "beyond"),
+    ):
+        with pytest.raises(WeightsError, match=words):
+            load_efficientdet(model, file)
 
 
 def test_what_cannot_be_is_refused() -> None:
@@ -291,6 +333,12 @@ def test_inspect_shows_a_width(capsys: pytest.CaptureFixture[str]) -> None:
     ):
         with pytest.raises(ConfigError, match=words):
             inspect_verb("efficientdet-d1", split_at, 0, "", None, None, width=width, as_json=True)
+
+
+@pytest.mark.slow
+def test_inspect_shows_every_width(capsys: pytest.CaptureFixture[str]) -> None:
+    inspect_verb("efficientdet-d2", "", 0, "", None, None, width=0.167, as_json=True)
+    result = json.loads(capsys.readouterr().out)
     inspect_verb("efficientdet-d2", "", 0, "", None, None, widths=True, as_json=True)
     rows = json.loads(capsys.readouterr().out)["widths"]
     assert [row["channels"] for row in rows] == [8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48]
