@@ -1,7 +1,8 @@
 """A training on disk: one safetensors file that holds everything to go on from, and nothing that is unpickled.
 
 Tensors: `learner.NAME` the weights (of a distillation `learner.student.NAME`), `average.NAME` their average,
-`optimiser.NUMBER.NAME`, `random.cpu` and `random.cuda`. Everything else is JSON in the file's header.
+`optimiser.NUMBER.NAME`, `random.cpu` and `random.cuda`, which the best one goes without. Everything else is JSON in the
+file's header.
 """
 
 from __future__ import annotations

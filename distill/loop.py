@@ -215,12 +215,19 @@ class TrainingLoop(ABC):
             return
         tensors: dict[str, Tensor] = {f"learner.{key}": value for key, value in self.learner.state_dict().items()}
         tensors |= self._more_tensors()
+        if name == LAST:
+            tensors |= self._to_go_on()
+        Checkpoint(position=self.position, tensors=tensors).save(self.out / name)
+
+    def _to_go_on(self) -> dict[str, Tensor]:
+        """What a training needs to go on and a trained detector does not: half of a file."""
+        tensors: dict[str, Tensor] = {}
         for number, values in self._optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{number}.{key}": torch.as_tensor(value) for key, value in values.items()}
         tensors["random.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        Checkpoint(position=self.position, tensors=tensors).save(self.out / name)
+        return tensors
 
     def _load(self, checkpoint: Checkpoint, *, with_optimiser: bool = True) -> None:
         """Weights, optimiser and random generators. Raises ConfigError where they do not fit."""

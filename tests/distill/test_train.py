@@ -13,7 +13,7 @@ import torch
 
 from splitrail.bench.bundle_accuracy import evaluate_bundle
 from splitrail.bench.pictures import ScenePictures
-from splitrail.distill.checkpoint import LAST, Checkpoint, CheckpointError
+from splitrail.distill.checkpoint import BEST, LAST, Checkpoint, CheckpointError
 from splitrail.distill.evaluate import evaluate_detector
 from splitrail.distill.finished import export_checkpoint, load_finished
 from splitrail.distill.learner import Batch, Learner, Losses
@@ -88,6 +88,9 @@ def test_the_loss_falls_and_a_record_is_written_per_epoch(tmp_path: Path) -> Non
     assert [number for number, record in enumerate(records, 1) if "mAP@50" in record] == [4, 8]
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == ["best.safetensors", "last.safetensors"]
+    # What a finished detector does not need is only where a training goes on from.
+    kinds = [{name.split(".")[0] for name in Checkpoint.load(tmp_path / name).tensors} for name in (BEST, LAST)]
+    assert kinds == [{"learner", "average"}, {"learner", "average", "optimiser", "random"}]
 
 
 @pytest.mark.parametrize("num_steps", [2, 4], ids=["within an epoch", "in another phase"])

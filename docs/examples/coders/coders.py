@@ -10,9 +10,10 @@ model is the frame's own histogram, whose two bytes a symbol are counted. Times 
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-import constriction
+import constriction  # type: ignore[import-not-found,unused-ignore]
 import numpy as np
 import zstandard
 
@@ -68,10 +69,8 @@ def main(folder: str) -> None:
                     .ravel()
                 )
                 for level in (1, 3, 9):
-                    packed, write_ms = least_ms(
-                        lambda level=level, codes=codes: zstandard.compress(codes.tobytes(), level)
-                    )
-                    _, read_ms = least_ms(lambda packed=packed: zstandard.decompress(packed))
+                    packed, write_ms = least_ms(partial(zstandard.compress, codes.tobytes(), level))
+                    _, read_ms = least_ms(partial(zstandard.decompress, packed))
                     rows.setdefault(f"zstandard {level}", []).append((len(packed), write_ms, read_ms))
                 rows.setdefault("constriction", []).append(ans(codes.astype(np.int32)))
         for coder, values in rows.items():
