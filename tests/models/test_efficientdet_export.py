@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,7 +43,7 @@ def plain(root: Path) -> tuple[Bundle, Path]:
     return Bundle.load(folder), folder
 
 
-@pytest.fixture(scope="module", params=["bandwidth", "computation"])
+@pytest.fixture(scope="module", params=["bandwidth", pytest.param("computation", marks=pytest.mark.slow)])
 def slimmable(request: pytest.FixtureRequest, root: Path) -> tuple[Bundle, Path, EfficientDet]:
     config = EfficientDetConfig(0, 5, SIZE, bottleneck=10, widths=WIDTHS, configurable=request.param)
     model = for_inference(random_detector(config, 1))
@@ -51,21 +53,36 @@ def slimmable(request: pytest.FixtureRequest, root: Path) -> tuple[Bundle, Path,
     return Bundle.load(folder), folder, model
 
 
-def run(bundle: Bundle, folder: Path, frame: dict[str, np.ndarray], engine: str) -> dict[str, np.ndarray]:
-    tensors = {"pixels": frame["pixels"], "valid_size": frame["valid_size"]}
+def run(
+    bundle: Bundle, folder: Path, frames: list[dict[str, np.ndarray]], engine: str, loaded: dict[str, Any]
+) -> list[dict[str, np.ndarray]]:
+    """Every wire tensor and output for each frame. `loaded` are the engines by graph: those that no width changes are opened
+    once."""
+    every = [{"pixels": frame["pixels"], "valid_size": frame["valid_size"]} for frame in frames]
     for index, stage in enumerate(bundle.stages):
         outputs = stage.wire_tensors or tuple(tensor.name for tensor in stage.outputs)
-        if engine == "torch":
-            loaded = open_torch_engine(folder, bundle, index, 1)
-        else:
-            loaded = open_engine(engine, "fp32", folder, bundle, index, outputs, 1)
-        found = loaded.run({tensor.name: tensors[tensor.name] for tensor in stage.inputs}, outputs)
-        tensors |= {name: np.array(array) for name, array in found.items()}
-        loaded.close()
-    return tensors
+        if stage.graph not in loaded:
+            loaded[stage.graph] = (
+                open_torch_engine(folder, bundle, index, 1)
+                if engine == "torch"
+                else open_engine(engine, "fp32", folder, bundle, index, outputs, 1)
+            )
+        for tensors in every:
+            found = loaded[stage.graph].run({tensor.name: tensors[tensor.name] for tensor in stage.inputs}, outputs)
+            tensors |= {name: np.array(array) for name, array in found.items()}
+    return every
 
 
-def test_it_finds_what_effdet_finds(plain: tuple[Bundle, Path]) -> None:
+@pytest.fixture
+def loaded() -> Iterator[dict[str, Any]]:
+    """Engines that `run` opens."""
+    engines: dict[str, Any] = {}
+    yield engines
+    for engine in engines.values():
+        engine.close()
+
+
+def test_it_finds_what_effdet_finds(plain: tuple[Bundle, Path], loaded: dict[str, Any]) -> None:
     import effdet
     from effdet.anchors import Anchors, generate_detections
     from effdet.bench import _post_process
@@ -94,7 +111,7 @@ def test_it_finds_what_effdet_finds(plain: tuple[Bundle, Path]) -> None:
             theirs = generate_detections(
                 classes[0], codes[0], boxes, indices[0], labels[0], torch.ones(1), size, max_det_per_image=100
             ).numpy()
-        found = run(bundle, folder, frame, "onnxruntime")
+        (found,) = run(bundle, folder, [frame], "onnxruntime", loaded)
         theirs = theirs[((theirs[:, 2:4] - theirs[:, :2]) >= 1e-2).all(axis=1)]
         assert len(found["det_scores"]) <= 100
         count = min(len(found["det_scores"]), len(theirs))
@@ -111,10 +128,10 @@ def test_it_finds_what_effdet_finds(plain: tuple[Bundle, Path]) -> None:
 
 
 @pytest.mark.parametrize("engine", ["torch", "onnxruntime", "openvino"])
-def test_every_engine_agrees(plain: tuple[Bundle, Path], engine: str) -> None:
+def test_every_engine_agrees(plain: tuple[Bundle, Path], engine: str, loaded: dict[str, Any]) -> None:
     bundle, folder = plain
     golden = bundle.golden_frames(folder)
-    actual = [run(bundle, folder, frame, engine) for frame in golden]
+    actual = run(bundle, folder, golden, engine, loaded)
     assert agreement_of(bundle, golden, actual, "fp32").disagreement == ""
     if engine == "torch":
         for frame, found in zip(golden, actual, strict=True):
@@ -123,7 +140,9 @@ def test_every_engine_agrees(plain: tuple[Bundle, Path], engine: str) -> None:
 
 
 @pytest.mark.parametrize("engine", ["torch", "onnxruntime", "openvino"])
-def test_every_width_is_the_sliced_network(slimmable: tuple[Bundle, Path, EfficientDet], engine: str) -> None:
+def test_every_width_is_the_sliced_network(
+    slimmable: tuple[Bundle, Path, EfficientDet], engine: str, loaded: dict[str, Any]
+) -> None:
     bundle, folder, model = slimmable
     computation = model.config.configurable == "computation"
     names = ["compressor", "decompressor", "detector_tail"]
@@ -143,12 +162,13 @@ def test_every_width_is_the_sliced_network(slimmable: tuple[Bundle, Path, Effici
                 expected = whole.compute(torch.from_numpy(frame["pixels"]), torch.from_numpy(frame["valid_size"]))
             for name, value in zip(whole.fp32_names, expected, strict=True):
                 np.testing.assert_array_equal(frame[name], value.numpy())
-        actual = [run(view, folder, frame, engine) for frame in golden]
+        actual = run(view, folder, golden, engine, loaded)
         assert agreement_of(view, golden, actual, "fp32").disagreement == ""
     if computation:
         assert bundle.at_width(0.25).stages[0].num_macs < 0.5 * bundle.stages[0].num_macs
 
 
+@pytest.mark.slow
 def test_weights_are_read_from_a_file(plain: tuple[Bundle, Path], tmp_path: Path) -> None:
     bundle, _ = plain
     save_weights(random_detector(EfficientDetConfig(0, 5, SIZE), 0), tmp_path / "d0.safetensors")

@@ -36,18 +36,25 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def reference(depth: int, encoder_layers: int, decoder_layers: int, num_labels: int = 91) -> torch.nn.Module:
-    """transformers' DETR with weights of such sizes that queries and pictures differ."""
+def reference(depth: int, encoder_layers: int, decoder_layers: int, width: int = 64) -> torch.nn.Module:
+    """transformers' DETR with weights of such sizes that queries and pictures differ; `width` channels in its stem."""
     depths = {18: [2, 2, 2, 2], 50: [3, 4, 6, 3], 101: [3, 4, 23, 3]}[depth]
-    kind = {"layer_type": "basic", "hidden_sizes": [64, 128, 256, 512]} if depth < 50 else {}
+    expansion = 1 if depth < 50 else 4
+    backbone = transformers.ResNetConfig(
+        depths=depths,
+        out_features=["stage4"],
+        layer_type="basic" if depth < 50 else "bottleneck",
+        embedding_size=width,
+        hidden_sizes=[expansion * width * 2**stage for stage in range(4)],
+    )
     torch.manual_seed(depth)
     model = transformers.DetrForObjectDetection(
         transformers.DetrConfig(
             use_timm_backbone=False,
-            backbone_config=transformers.ResNetConfig(depths=depths, out_features=["stage4"], **kind),
+            backbone_config=backbone,
             encoder_layers=encoder_layers,
             decoder_layers=decoder_layers,
-            num_labels=num_labels,
+            num_labels=91,
         )
     )
     with torch.no_grad():
@@ -127,12 +134,12 @@ def to_timm_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[torch.nn.Module, Path, DetrConfig]:
-    """ResNet-18, one encoder and two decoder layers, saved by transformers."""
+    """A narrow ResNet-18, one encoder and two decoder layers, saved by transformers."""
     torch.set_num_threads(1)
-    model = reference(18, 1, 2)
+    model = reference(18, 1, 2, width=16)
     folder = tmp_path_factory.mktemp("hf")
     model.save_pretrained(folder)
-    return model, folder, config_of("detr-resnet-18", {"encoder_layers": 1, "decoder_layers": 2})
+    return model, folder, config_of("detr-resnet-18", {"encoder_layers": 1, "decoder_layers": 2, "width": 16})
 
 
 def test_folder_of_transformers(small: tuple[torch.nn.Module, Path, DetrConfig]) -> None:
@@ -163,9 +170,9 @@ def test_names_of_transformers_in_memory(small: tuple[torch.nn.Module, Path, Det
 
 
 def test_bottlenecks(tmp_path: Path) -> None:
-    model = reference(50, 1, 1)
+    model = reference(50, 1, 1, width=16)
     model.save_pretrained(tmp_path)
-    detr = Detr(config_of("detr-resnet-50", {"encoder_layers": 1, "decoder_layers": 1}))
+    detr = Detr(config_of("detr-resnet-50", {"encoder_layers": 1, "decoder_layers": 1, "width": 16}))
     load_weights(detr, str(tmp_path), "detr-resnet-50")
     assert_same(model, detr)
 
