@@ -231,15 +231,18 @@ def _checkpoint(
     except ImportError as error:
         raise UsageError("a checkpoint needs torch; add it with: pip install 'splitrail[torch]'") from error
     from ..distill.background import labelled_for
-    from ..distill.evaluate import evaluate_detector
+    from ..distill.evaluate import evaluate_kinds
     from ..distill.finished import load_finished
+    from ..distill.goal import has_shapes
+    from ..models.detector import config_of_detector, postprocess_of
     from ..models.slimmable import set_width
     from .train import torch_device
 
     torch.set_num_threads(threads)
     model, preprocess, position, _ = load_finished(path)
     set_width(model, width)
-    pictures = labelled_for(position.classes, pictures_of(data or _SCENES, num_images))
+    with_shapes = has_shapes(postprocess_of(config_of_detector(model), 0.0))
+    pictures = labelled_for(position.classes, pictures_of(data or _SCENES, num_images, with_shapes=with_shapes))
     if pictures.classes != position.classes:
         raise ConfigError(
             f"the detector has {len(position.classes)} classes, which are not the {len(pictures.classes)} of {data or _SCENES}; "
@@ -247,8 +250,8 @@ def _checkpoint(
         )
     model = model.to(torch_device(device))
     with _progress(console) as progress:
-        accuracy = evaluate_detector(model, pictures, num_images, preprocess, nms_iou=nms_iou, progress=progress)
-    return {"engine": "torch", "precision": "fp32", "wire": ""} | accuracy.to_json(position.classes)
+        found = evaluate_kinds(model, pictures, num_images, preprocess, nms_iou=nms_iou, progress=progress)
+    return {"engine": "torch", "precision": "fp32", "wire": ""} | accuracies_json(found, position.classes)
 
 
 def _run(out: Path, data: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from splitrail.distill.finished import load_finished
 from splitrail.distill.slimmable_trainer import SlimmableTrainer
 from splitrail.distill.student_trainer import StudentTrainer
 from splitrail.distill.teacher import Teacher
+from splitrail.launch.cli import main
 from splitrail.models.detector import for_inference, preprocess_of, random_detector
 from splitrail.models.rcnn_config import RcnnConfig, RcnnKind
 from splitrail.pipeline.errors import ConfigError
@@ -128,13 +129,20 @@ def test_a_student_is_judged_by_all_that_it_gives(
 
 
 def test_every_width_has_masks_of_its_own(
-    teachers: dict[str, Teacher], tmp_path: Path, make_recipe: Any, monkeypatch: pytest.MonkeyPatch
+    teachers: dict[str, Teacher],
+    tmp_path: Path,
+    make_recipe: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(student_trainer, "load_teacher", lambda *_: teachers["mask"])
     student = {"bottleneck": 4, "widths": (0.5, 1.0), "num_widths": 2}
     recipe = make_recipe("slimmable", goal="mask", epochs=(1,), student=student, data=_FEW)
     trainer = SlimmableTrainer(recipe, tmp_path)
     result = trainer.run()
+    capsys.readouterr()
+    assert main(["evaluate", str(tmp_path), "--data", "scenes:size=64x80", "--num-images", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["masks"]["mAP"] is not None
     for judged in (trainer.position.history[0], result["held_out"]):
         masks = [each["masks"]["mAP"] for each in judged["widths"].values()]
         assert judged["masks"]["mAP"] == pytest.approx(np.mean(masks), abs=1e-5)
