@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from graph_support import run
 from torch import nn
 
 from splitrail.bench.setting_tree import Computing, SettingTree
@@ -33,7 +33,7 @@ from splitrail.pipeline.errors import ConfigError, EngineError
 from splitrail.stages.agreement import agreement_of
 from splitrail.stages.bundle import Bundle
 from splitrail.stages.engine_trial import run_trial
-from splitrail.stages.engines.registry import EngineKind, open_engine, register_engine
+from splitrail.stages.engines.registry import EngineKind, register_engine
 from splitrail.stages.setting import settings_of
 
 pytest.importorskip("onnx")
@@ -110,35 +110,6 @@ def expected_of(kind: str, width: float, golden: list[dict[str, np.ndarray]]) ->
             {name: value.numpy() for name, value in zip(whole.fp32_names, values, strict=True)} for values in computed
         ]
     return _expected[kind, width]
-
-
-def run(
-    bundle: Bundle, folder: Path, frames: list[dict[str, np.ndarray]], engine: str, loaded: dict[str, Any]
-) -> list[dict[str, np.ndarray]]:
-    """Head then tail for each frame: every wire tensor and output. `loaded` are the engines by graph: those that no width
-    changes are opened once."""
-    every = [{"pixels": frame["pixels"], "valid_size": frame["valid_size"]} for frame in frames]
-    for index, stage in enumerate(bundle.stages):
-        outputs = stage.wire_tensors or tuple(tensor.name for tensor in stage.outputs)
-        if stage.graph not in loaded:
-            loaded[stage.graph] = (
-                open_torch_engine(folder, bundle, index, 1)
-                if engine == "torch"
-                else open_engine(engine, "fp32", folder, bundle, index, outputs, 1)
-            )
-        for tensors in every:
-            found = loaded[stage.graph].run({tensor.name: tensors[tensor.name] for tensor in stage.inputs}, outputs)
-            tensors |= {name: np.array(array) for name, array in found.items()}
-    return every
-
-
-@pytest.fixture
-def loaded() -> Iterator[dict[str, Any]]:
-    """Engines that `run` opens."""
-    engines: dict[str, Any] = {}
-    yield engines
-    for engine in engines.values():
-        engine.close()
 
 
 @pytest.mark.parametrize("engine", ["torch", "onnxruntime", "openvino"])

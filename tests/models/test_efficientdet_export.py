@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from graph_support import run
 
 from splitrail.models.detector import for_inference, random_detector
 from splitrail.models.efficientdet import EfficientDet
 from splitrail.models.efficientdet_config import EfficientDetConfig
 from splitrail.models.efficientdet_cut import split
-from splitrail.models.engine import open_torch_engine
 from splitrail.models.export import ExportOptions, export_bundle, write_bundle
 from splitrail.models.pixels import normalise
 from splitrail.models.slimmable import sliced
@@ -22,7 +21,6 @@ from splitrail.models.weights import save_weights
 from splitrail.pipeline.errors import ConfigError
 from splitrail.stages.agreement import agreement_of
 from splitrail.stages.bundle import Bundle
-from splitrail.stages.engines.registry import open_engine
 from splitrail.stages.rcnn_postprocess import RcnnOutputs, rcnn_detections
 
 pytest.importorskip("onnx")
@@ -51,35 +49,6 @@ def slimmable(request: pytest.FixtureRequest, root: Path) -> tuple[Bundle, Path,
     folder = root / request.param
     write_bundle(model, "small", folder, ExportOptions(include_torch=True))
     return Bundle.load(folder), folder, model
-
-
-def run(
-    bundle: Bundle, folder: Path, frames: list[dict[str, np.ndarray]], engine: str, loaded: dict[str, Any]
-) -> list[dict[str, np.ndarray]]:
-    """Every wire tensor and output for each frame. `loaded` are the engines by graph: those that no width changes are opened
-    once."""
-    every = [{"pixels": frame["pixels"], "valid_size": frame["valid_size"]} for frame in frames]
-    for index, stage in enumerate(bundle.stages):
-        outputs = stage.wire_tensors or tuple(tensor.name for tensor in stage.outputs)
-        if stage.graph not in loaded:
-            loaded[stage.graph] = (
-                open_torch_engine(folder, bundle, index, 1)
-                if engine == "torch"
-                else open_engine(engine, "fp32", folder, bundle, index, outputs, 1)
-            )
-        for tensors in every:
-            found = loaded[stage.graph].run({tensor.name: tensors[tensor.name] for tensor in stage.inputs}, outputs)
-            tensors |= {name: np.array(array) for name, array in found.items()}
-    return every
-
-
-@pytest.fixture
-def loaded() -> Iterator[dict[str, Any]]:
-    """Engines that `run` opens."""
-    engines: dict[str, Any] = {}
-    yield engines
-    for engine in engines.values():
-        engine.close()
 
 
 def test_it_finds_what_effdet_finds(plain: tuple[Bundle, Path], loaded: dict[str, Any]) -> None:
