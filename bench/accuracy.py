@@ -21,6 +21,9 @@ from ..stages.masks import Masks
 IouType = Literal["bbox", "segm", "keypoints"]
 """What of a detection is compared with the truth, in COCO's words."""
 
+SHAPES: Mapping[IouType, str] = {"segm": "masks", "keypoints": "keypoints"}
+"""What is judged besides boxes, and its table in JSON."""
+
 
 class AccuracyError(UsageError):
     """Detections that cannot be judged."""
@@ -100,8 +103,7 @@ def evaluate_all(truth: Sequence[Truth], detections: Sequence[Detections], num_c
 def accuracies_json(accuracies: Mapping[IouType, Accuracy], classes: Sequence[str]) -> dict[str, Any]:
     """As JSON values: those of boxes, and under `masks` and `keypoints` the same of these."""
     result = accuracies["bbox"].to_json(classes)
-    names: dict[IouType, str] = {"segm": "masks", "keypoints": "keypoints"}
-    result |= {names[kind]: each.to_json(classes) for kind, each in accuracies.items() if kind in names}
+    result |= {SHAPES[kind]: each.to_json(classes) for kind, each in accuracies.items() if kind in SHAPES}
     return result
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..pipeline.errors import UsageError
+from ..pipeline.packet import Kind
 from .chain import RunChain
 from .clock import RankClock, rank_clocks
 from .journal import SCHEMA_VERSION
@@ -26,7 +27,6 @@ _RESULTS = ("boxes", "pred_")
 _WIRE_SUFFIX = re.compile(r"_(fp16|uint\d+(_zstd)?)$")
 _IMAGES = {"image": "raw images", "pixels": "raw pixels", "jpeg": "JPEG"}
 """The same -> what images travel as."""
-_FRAME_KIND, _EMPTY_KIND = 1, 2
 
 
 class ReportError(UsageError):
@@ -190,11 +190,11 @@ class FinishedRun:
         found: dict[str, list[tuple[int, int, int, int, bool]]] = {}
         for rank, clock, line in self._lines("transfer"):
             sender, receiver = (int(end) for end in line["n"].split(" ")[0].split("->"))
-            if rank == receiver and sender in self.clocks and line["k"] in (_FRAME_KIND, _EMPTY_KIND):
+            if rank == receiver and sender in self.clocks and line["k"] in (Kind.FRAME, Kind.EMPTY):
                 # In the receiver's journal, `b` is the sender's clock.
                 posted = self.clocks[sender].to_rank0(line["b"])
                 found.setdefault(line["n"], []).append(
-                    (clock.to_rank0(line["t"]), posted, line["f"], line["s"], line["k"] == _EMPTY_KIND)
+                    (clock.to_rank0(line["t"]), posted, line["f"], line["s"], line["k"] == Kind.EMPTY)
                 )
         transfers = []
         for edge, messages in found.items():

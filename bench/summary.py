@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..pipeline.errors import SinkError
+from ..pipeline.packet import Kind
 from .adapt_summary import adapt_summary
 from .clock import RankClock, rank_clocks
 from .energy import energy_report
@@ -25,7 +26,6 @@ SUMMARY = "summary.json"
 DETECTIONS = "detections.jsonl"
 FATES = ("done", "empty", "dropped", "failed")
 _RESULTS = ("done", "empty")
-_FRAME_KIND, _EMPTY_KIND = 1, 2
 _NUM_WARM_UP = 5
 
 
@@ -231,9 +231,9 @@ def _edges(
         arrived = [
             line
             for line in journals.get(receiver, [])
-            if line["e"] == "transfer" and line["n"] == name and line["k"] in (_FRAME_KIND, _EMPTY_KIND)
+            if line["e"] == "transfer" and line["n"] == name and line["k"] in (Kind.FRAME, Kind.EMPTY)
         ]
-        messages = [line for line in arrived if line["k"] == _FRAME_KIND]
+        messages = [line for line in arrived if line["k"] == Kind.FRAME]
         timed = [line for line in messages if line["f"] not in warm_up]
         transfers, errors = [], [0]
         if sender in clocks and receiver in clocks:

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from ..pipeline.packet import Kind
 from .clock import RankClock
 from .intervals import Span, merge
 from .journal import edge_ends
@@ -31,7 +32,7 @@ Journals = Mapping[int, Sequence[Mapping[str, Any]]]
 CAUSES = {"input": "no input", "credit": "no credit", "queue": "next lane is slow", "sink": "sink is slow"}
 OUTPUT = "output"
 """The stage that hands a result to its writers: it begins where the delay ends."""
-_FRAME_KINDS = (1, 2)
+_FRAME_KINDS = (Kind.FRAME, Kind.EMPTY)
 """A frame, and one that the neural filter has ended: its header crosses, too."""
 
 

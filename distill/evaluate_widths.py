@@ -8,14 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from ..bench.accuracy import Accuracy, IouType
+from ..bench.accuracy import SHAPES, Accuracy, IouType
 from ..bench.pictures import Pictures
 from ..models.slimmable import set_width, widths_of
 from ..stages.bundle import PreProcess
 from .evaluate import evaluate_kinds
-
-_TABLES: tuple[tuple[IouType, str], ...] = (("segm", "masks"), ("keypoints", "keypoints"))
-"""Besides the boxes; as `accuracies_json` calls them."""
 
 
 def evaluate_widths(
@@ -36,7 +33,7 @@ def widths_json(found: Mapping[float, Mapping[IouType, Accuracy]]) -> dict[str, 
     """As JSON values: the means over the widths under the usual names, and each width's own under "widths"."""
     result = _means([each["bbox"] for each in found.values()])
     widths = {f"{width:g}": _short(each["bbox"]) for width, each in found.items()}
-    for kind, name in _TABLES:
+    for kind, name in SHAPES.items():
         if all(kind in each for each in found.values()):
             result[name] = _means([each[kind] for each in found.values()])
             for width, each in found.items():
